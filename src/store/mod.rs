@@ -1,0 +1,95 @@
+//! The store: immutable objects and one pointer, as clients fetch them.
+//!
+//! Invariant 3 rests here: an object is created once and never changes, and [`Store::sync`] makes a set of
+//! objects durable together, so that nothing ever refers to an object that a power loss could take.
+//!
+//! # The contract
+//!
+//! 1. [`Store::create`] writes the whole object under a name that was free, or reports what is there. Nobody ever
+//!    sees a part of an object. A created object may vanish in a power loss until it was synced.
+//! 2. [`Store::sync`] answers once every named object is durable, whoever wrote it. A named object that is not
+//!    there is an error.
+//! 3. The pointer (`metadata/timestamp.json`) moves by compare-and-swap on the bytes last read, durably: when
+//!    [`Store::swap_pointer`] answers `true`, the new bytes survive a power loss; `false` means that somebody else
+//!    was there first and nothing changed.
+//! 4. `Unavailable` means nothing happened; `Indeterminate` that it may have.
+//!
+//! An S3-compatible store fits: create is a PUT with If-None-Match, sync is nothing, the pointer moves by If-Match.
+//!
+//! `tests/suite/store_contract.rs` runs the same suite against every driver.
+
+pub mod local;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::error::{Error, Result};
+use crate::tuf::envelope::Envelope;
+
+/// The name of the pointer.
+pub const POINTER: &str = "metadata/timestamp.json";
+
+/// What [`Store::create`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Created {
+    /// The name was free; the object is there now.
+    New,
+    /// The same bytes were there already.
+    Same,
+    /// Other bytes were there already: these.
+    Other(Bytes),
+}
+
+/// An object store. See the module for the contract.
+///
+/// Names are `/`-separated paths of `[A-Za-z0-9._-]` parts, such as `metadata/7.bins-0a.json`.
+pub trait Store: Send + Sync {
+    /// Creates an object if its name is free.
+    fn create<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Created>>;
+
+    /// Makes all the named objects durable.
+    fn sync<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<()>>;
+
+    /// An object's bytes, or `None` when there is no such object. Also reads the pointer.
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
+
+    /// Replaces the pointer's bytes if they are still `old` (`None`: if there is no pointer yet).
+    fn swap_pointer<'a>(&'a self, old: Option<&'a Bytes>, new: Bytes) -> BoxFuture<'a, Result<bool>>;
+
+    /// The names of all objects whose name begins with `prefix`, sorted.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
+}
+
+/// The name of a versioned metadata file, such as `metadata/7.bins-0a.json`.
+pub fn metadata_name(version: u64, role: &str) -> String {
+    format!("metadata/{version}.{role}.json")
+}
+
+/// The name of the ledger state written at cut `n`.
+pub fn ledger_state_name(n: u64) -> String {
+    format!("ledger/{n}.state.json")
+}
+
+/// The name of the batch ids that the ledger state of cut `n` adds to the one before.
+pub fn ledger_ids_name(n: u64) -> String {
+    format!("ledger/{n}.ids.jsonl")
+}
+
+/// Creates an object that must be a function of its name: whatever is there already must be the same bytes.
+pub async fn create_same(store: &dyn Store, name: &str, bytes: Bytes) -> Result<()> {
+    match store.create(name, bytes).await? {
+        Created::New | Created::Same => Ok(()),
+        Created::Other(_) => Err(Error::corrupt(format!("object {name} is already stored with other content"))),
+    }
+}
+
+/// Creates a signed object. The first one stored wins: one that is there with the same `signed` part (another
+/// signature by a signer that is not deterministic) is adopted. Answers the bytes that are stored.
+pub async fn create_signed(store: &dyn Store, name: &str, bytes: Bytes) -> Result<Bytes> {
+    let Created::Other(there) = store.create(name, bytes.clone()).await? else { return Ok(bytes) };
+    let same = match (Envelope::open(&there), Envelope::open(&bytes)) {
+        (Ok(a), Ok(b)) => a.signed == b.signed,
+        _ => false,
+    };
+    if same { Ok(there) } else { Err(Error::corrupt(format!("object {name} is already stored with other content"))) }
+}
