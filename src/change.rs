@@ -1,0 +1,220 @@
+//! What producers write: targets, changes and batches, validated at the edge.
+//!
+//! Owns invariant 7: a [`Change`] or [`Batch`] exists only if every client can read what it will publish. The rules
+//! are the intersection of what TUF clients accept; each refusal names the field and the rule. A valid add keeps its
+//! target as the canonical JSON fragment that the bin will publish, so nothing is serialised twice on the way:
+//!
+//! ```text
+//!   request {"op":"add","path":P,…}  ──►  fragment {"hashes":…,"length":…}  ──►  segment line = fragment + op + path
+//!                                                                           └─►  bin member  = "P":fragment
+//! ```
+
+mod custom;
+mod raw;
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::bins::Sha256Digest;
+use crate::error::{Error, Result};
+pub use raw::{BatchRequest, ChangeRequest, Op};
+
+/// The most changes a batch may have.
+pub const MAX_BATCH_CHANGES: usize = 100_000;
+/// The largest batch, in bytes of canonical change lines.
+pub const MAX_BATCH_BYTES: usize = 32 << 20;
+/// The longest batch id, in bytes.
+pub const MAX_ID_BYTES: usize = 128;
+/// The longest path, in bytes.
+pub const MAX_PATH_BYTES: usize = 1_024;
+/// The largest `custom`, in bytes of its canonical form.
+pub const MAX_CUSTOM_BYTES: usize = 16 << 10;
+/// How deep `custom` may nest; the object itself is depth 1.
+pub const MAX_CUSTOM_DEPTH: usize = 8;
+/// The largest integer that every client reads exactly: 2^53 − 1.
+pub const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+/// The hash algorithms that may stand in `hashes`, with the length of their lower-hex digests. `sha256` is required;
+/// the others are refused at intake unless its configuration admits them.
+pub const HASHES: [(&str, usize); 3] = [("blake2b-256", 64), ("sha256", 64), ("sha512", 128)];
+
+/// One validated change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    path: String,
+    /// The canonical JSON of the target to add; `None` removes the path.
+    fragment: Option<Vec<u8>>,
+}
+
+impl Change {
+    /// A change that adds (or replaces) a target.
+    pub fn add(
+        path: String,
+        length: u64,
+        hashes: &BTreeMap<String, String>,
+        custom: Option<&serde_json::Value>,
+    ) -> Result<Change> {
+        check_path(&path)?;
+        if length > MAX_INTEGER {
+            return Err(Error::invalid("length", format!("must be at most 2^53 - 1, not {length}")));
+        }
+        check_hashes(hashes)?;
+        let mut fragment = Vec::with_capacity(128);
+        fragment.push(b'{');
+        if let Some(custom) = custom {
+            fragment.extend_from_slice(b"\"custom\":");
+            custom::write(custom, &mut fragment)?;
+            fragment.push(b',');
+        }
+        fragment.extend_from_slice(b"\"hashes\":{");
+        for (i, (name, digest)) in hashes.iter().enumerate() {
+            // Neither a name nor a digest that passed the check needs escaping.
+            let comma = if i > 0 { "," } else { "" };
+            fragment.extend_from_slice(format!("{comma}\"{name}\":\"{digest}\"").as_bytes());
+        }
+        fragment.extend_from_slice(format!("}},\"length\":{length}}}").as_bytes());
+        Ok(Change { path, fragment: Some(fragment) })
+    }
+
+    /// A change that removes a path.
+    pub fn remove(path: String) -> Result<Change> {
+        check_path(&path)?;
+        Ok(Change { path, fragment: None })
+    }
+
+    /// The path it is about.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The target to add as canonical JSON `{"custom"?:…,"hashes":…,"length":…}`, or `None` for a removal.
+    pub fn fragment(&self) -> Option<&[u8]> {
+        self.fragment.as_deref()
+    }
+
+    /// Appends the change as one line of canonical JSON, with its newline: how it stands in a segment.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        match &self.fragment {
+            // `custom`, `hashes` and `length` sort before `op` and `path`.
+            Some(fragment) => {
+                out.extend_from_slice(&fragment[..fragment.len() - 1]);
+                out.extend_from_slice(b",\"op\":\"add\",\"path\":\"");
+            }
+            None => out.extend_from_slice(b"{\"op\":\"remove\",\"path\":\""),
+        }
+        out.extend_from_slice(self.path.as_bytes());
+        out.extend_from_slice(b"\"}\n");
+    }
+
+    /// The length of what [`Change::write_line`] appends.
+    pub fn line_len(&self) -> usize {
+        self.path.len() + self.fragment.as_ref().map_or(27, |f| f.len() + 22)
+    }
+
+    /// Reads a line as [`Change::write_line`] wrote it (without its newline). Anything that no intake would have
+    /// let through, or another spelling of the same change, is refused.
+    pub fn from_line(line: &[u8]) -> Result<Change> {
+        let change = ChangeRequest::parse(line)?.validate_known()?;
+        let mut own = Vec::with_capacity(line.len() + 1);
+        change.write_line(&mut own);
+        own.pop();
+        if own != line {
+            return Err(Error::invalid("change", "is not in canonical form"));
+        }
+        Ok(change)
+    }
+}
+
+/// A validated batch: an ordered list of changes, all or nothing.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The id its producer chose.
+    pub id: String,
+    /// The ledger position its producer sent as basis, if it did.
+    pub basis: Option<u64>,
+    /// At least one change; they apply in this order.
+    pub changes: Vec<Change>,
+    /// SHA-256 of all its change lines: two batches are the same if id and digest are.
+    pub digest: Sha256Digest,
+    /// The length of all its change lines.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// Checks the id and the limits, and digests the content.
+    pub fn new(id: String, basis: Option<u64>, changes: Vec<Change>) -> Result<Batch> {
+        check_id(&id)?;
+        if changes.is_empty() {
+            return Err(Error::invalid("changes", "must hold at least one change"));
+        }
+        if changes.len() > MAX_BATCH_CHANGES {
+            let rule = format!("too many: {} changes, the limit is {MAX_BATCH_CHANGES}; split the batch", changes.len());
+            return Err(Error::invalid("changes", rule));
+        }
+        let (mut hasher, mut line, mut bytes) = (Sha256::new(), Vec::new(), 0);
+        for change in &changes {
+            line.clear();
+            change.write_line(&mut line);
+            hasher.update(&line);
+            bytes += line.len();
+        }
+        if bytes > MAX_BATCH_BYTES {
+            let rule = format!("too large: {bytes} bytes, the limit is {MAX_BATCH_BYTES}; split the batch");
+            return Err(Error::invalid("changes", rule));
+        }
+        Ok(Batch { id, basis, changes, digest: hasher.finalize().into(), bytes })
+    }
+}
+
+/// A batch id: 1 to 128 of `[A-Za-z0-9._:-]`.
+pub fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        return Err(Error::invalid("id", format!("must have 1 to {MAX_ID_BYTES} characters, has {}", id.len())));
+    }
+    match id.bytes().find(|b| !(b.is_ascii_alphanumeric() || b"._:-".contains(b))) {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid("id", format!("may hold only A-Z a-z 0-9 . _ : -, found {id:?}"))),
+    }
+}
+
+/// A target path that every client fetches as it is written: `/`-separated parts of `[A-Za-z0-9._+~@=,-]`, none of
+/// them empty, `.` or `..`.
+pub fn check_path(path: &str) -> Result<()> {
+    let refuse = |rule: String| Err(Error::invalid("path", rule));
+    if path.is_empty() || path.len() > MAX_PATH_BYTES {
+        return refuse(format!("must have 1 to {MAX_PATH_BYTES} bytes, has {}", path.len()));
+    }
+    if let Some(c) = path.chars().find(|c| !(c.is_ascii_alphanumeric() || "._+~@=,-/".contains(*c))) {
+        return refuse(format!("may hold only A-Z a-z 0-9 . _ + ~ @ = , - and /, found {c:?} in {path:?}"));
+    }
+    for part in path.split('/') {
+        if part.is_empty() {
+            return refuse(format!("must not begin or end with / or hold //, found {path:?}"));
+        }
+        if part == "." || part == ".." {
+            return refuse(format!("must not hold . or .. as a part, found {path:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_hashes(hashes: &BTreeMap<String, String>) -> Result<()> {
+    if !hashes.contains_key("sha256") {
+        return Err(Error::invalid("hashes.sha256", "is required"));
+    }
+    for (name, digest) in hashes {
+        let field = || format!("hashes.{name}");
+        let Some((_, len)) = HASHES.iter().find(|(known, _)| known == name) else {
+            let known = HASHES.map(|(n, _)| n).join(", ");
+            return Err(Error::invalid("hashes", format!("{name:?} is not a known algorithm ({known})")));
+        };
+        if digest.len() != *len || !digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(Error::invalid(field(), format!("must be {len} lower-case hexadecimal digits, found {digest:?}")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Batches and changes as they come in: parsed strictly, not yet validated.
+//!
+//! Unknown fields, duplicate keys at any depth and wrong types are refused with the path of the field. The fast path
+//! parses once; only a refusal parses a second time to find out where.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Batch, Change, HASHES};
+use crate::error::{Error, Result};
+
+/// `POST /v1/batches`: an ordered list of changes, all or nothing.
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRequest {
+    /// The batch's id, chosen by its producer: `[A-Za-z0-9._:-]{1,128}`. Sent again with the same changes it is the
+    /// same batch. Random when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// A ledger position that an earlier answer returned: makes a retry safe however late it arrives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<u64>,
+    /// 1 to 100,000 changes; they apply in this order.
+    pub changes: Vec<ChangeRequest>,
+}
+
+/// What a change does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// Adds a target, or replaces the one at this path. Needs `length` and `hashes`.
+    Add,
+    /// Removes the target at a path. Removing an absent path is no error; the receipt names it.
+    Remove,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRequest {
+    /// What it does.
+    pub op: Op,
+    /// `/`-separated parts of `[A-Za-z0-9._+~@=,-]`, at most 1,024 bytes.
+    pub path: String,
+    /// The target's length in bytes, at most 2^53 − 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+    /// Lower-case hexadecimal digests by algorithm. `sha256` is required; others only if the server admits them.
+    #[serde(default, deserialize_with = "unique_map", skip_serializing_if = "Option::is_none")]
+    pub hashes: Option<BTreeMap<String, String>>,
+    /// A non-empty JSON object for applications, at most 16 KiB: no floats, integers within ±(2^53 − 1).
+    #[serde(default, deserialize_with = "unique_value", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
+    #[schema(value_type = Option<Object>)]
+    pub custom: Option<Value>,
+}
+
+impl BatchRequest {
+    /// Parses a request body.
+    pub fn parse(body: &[u8]) -> Result<BatchRequest> {
+        parse(body)
+    }
+
+    /// Validates every change. `id` stands in for an absent one; `extra_hashes` names the algorithms admitted beside
+    /// sha256.
+    pub fn validate(self, id: impl FnOnce() -> String, extra_hashes: &[String]) -> Result<Batch> {
+        let mut changes = Vec::with_capacity(self.changes.len().min(super::MAX_BATCH_CHANGES + 1));
+        for (i, change) in self.changes.into_iter().enumerate() {
+            if i > super::MAX_BATCH_CHANGES {
+                break; // refused below, by number
+            }
+            changes.push(change.validate(extra_hashes).map_err(|e| e.within(&format!("changes[{i}]")))?);
+        }
+        Batch::new(self.id.unwrap_or_else(id), self.basis, changes)
+    }
+}
+
+impl ChangeRequest {
+    /// Parses one change.
+    pub fn parse(text: &[u8]) -> Result<ChangeRequest> {
+        parse(text)
+    }
+
+    /// Checks every rule of [`Change`]; of the hash algorithms beside sha256 only those in `extra_hashes` are admitted.
+    pub fn validate(self, extra_hashes: &[String]) -> Result<Change> {
+        let hashes = self.hashes.as_ref().map(BTreeMap::keys).into_iter().flatten();
+        let known = |name: &str| HASHES.iter().any(|(n, _)| *n == name);
+        for name in hashes {
+            if name != "sha256" && known(name) && !extra_hashes.contains(name) {
+                let message = "is an algorithm that this server does not admit (its setting extra_hashes)";
+                return Err(Error::invalid(format!("hashes.{name}"), message));
+            }
+        }
+        self.validate_known()
+    }
+
+    /// Checks every rule of [`Change`], with every known hash algorithm admitted.
+    pub fn validate_known(self) -> Result<Change> {
+        match self.op {
+            Op::Add => {
+                let length = self.length.ok_or_else(|| Error::invalid("length", "is required"))?;
+                let hashes = self.hashes.ok_or_else(|| Error::invalid("hashes", "is required"))?;
+                Change::add(self.path, length, &hashes, self.custom.as_ref())
+            }
+            Op::Remove => {
+                let extra = [
+                    ("length", self.length.is_some()),
+                    ("hashes", self.hashes.is_some()),
+                    ("custom", self.custom.is_some()),
+                ];
+                match extra.iter().find(|(_, there)| *there) {
+                    Some((field, _)) => Err(Error::invalid(*field, "must not stand in a removal")),
+                    None => Change::remove(self.path),
+                }
+            }
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|first| {
+        let mut de = serde_json::Deserializer::from_slice(text);
+        match serde_path_to_error::deserialize::<_, T>(&mut de) {
+            Err(e) if e.path().iter().next().is_some() => {
+                let field = e.path().to_string();
+                Error::invalid(field, e.into_inner().to_string())
+            }
+            _ => Error { field: None, ..Error::invalid("", format!("not a valid request: {first}")) },
+        }
+    })
+}
+
+/// A map of strings in which no key stands twice.
+fn unique_map<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Unique;
+    impl<'de> Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an object of strings")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut out = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<String, String>()? {
+                if out.insert(key.clone(), value).is_some() {
+                    return Err(de::Error::custom(format!("key {key:?} stands twice")));
+                }
+            }
+            Ok(out)
+        }
+    }
+    d.deserialize_map(Unique).map(Some)
+}
+
+fn unique_value<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Value>, D::Error> {
+    UniqueValue::deserialize(d).map(|v| Some(v.0))
+}
+
+/// Any JSON value in which no object has a key twice.
+struct UniqueValue(Value);
+
+impl<'de> Deserialize<'de> for UniqueValue {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<UniqueValue, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+            fn visit_bool<E>(self, b: bool) -> std::result::Result<Value, E> {
+                Ok(Value::Bool(b))
+            }
+            fn visit_i64<E>(self, n: i64) -> std::result::Result<Value, E> {
+                Ok(n.into())
+            }
+            fn visit_u64<E>(self, n: u64) -> std::result::Result<Value, E> {
+                Ok(n.into())
+            }
+            fn visit_f64<E: de::Error>(self, n: f64) -> std::result::Result<Value, E> {
+                Err(E::custom(format!("numbers must be integers within ±(2^53 - 1), found {n}")))
+            }
+            fn visit_str<E>(self, s: &str) -> std::result::Result<Value, E> {
+                Ok(s.into())
+            }
+            fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+                Ok(Value::Null)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
+                let mut out = Vec::new();
+                while let Some(UniqueValue(item)) = seq.next_element()? {
+                    out.push(item);
+                }
+                Ok(out.into())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+                let mut out = serde_json::Map::new();
+                while let Some((key, UniqueValue(item))) = map.next_entry::<String, _>()? {
+                    if out.insert(key.clone(), item).is_some() {
+                        return Err(de::Error::custom(format!("key {key:?} stands twice")));
+                    }
+                }
+                Ok(out.into())
+            }
+        }
+        d.deserialize_any(Any).map(UniqueValue)
+    }
+}
