@@ -12,7 +12,7 @@ use super::{EPOCH, slots};
 use crate::bins::{Layout, PartitionId, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::log::Offset;
-use crate::tuf::root::{self, Root};
+use crate::tuf::root::Root;
 
 /// A root with its published bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -223,8 +223,8 @@ impl State {
 
     fn new_root(&mut self, document: &str) -> Event {
         let parsed = match &self.root {
-            None => root::verify_first(document.as_bytes()),
-            Some(current) => root::verify_next(&current.root, document.as_bytes()),
+            None => Root::verify_first(document.as_bytes()),
+            Some(current) => Root::verify_next(&current.root, document.as_bytes()),
         };
         let Ok(root) = parsed else { return Event::Void };
         let bin_keys = |r: &Root| r.targets.clone();
