@@ -217,7 +217,8 @@ mod tests {
             let at = at.index(file.len());
             file[at] = to;
             if let Ok(envelope) = Envelope::open(&file) {
-                prop_assert!(envelope.verify(&keys, &both).is_err() || envelope.signed == br#"{"a":[1]}"#);
+                let same = envelope.signed == br#"{"a":[1]}"#;
+                prop_assert!(same || envelope.verify(&keys, &both).is_err());
             }
         }
     }
