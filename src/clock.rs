@@ -4,12 +4,16 @@
 //! there, never from here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A source of the present time in Unix seconds.
 pub trait Clock: Send + Sync {
     /// Now, in whole seconds since 1970-01-01T00:00:00Z.
     fn now(&self) -> u64;
+
+    /// Milliseconds that never go back, from an arbitrary start: for pacing, never for anything published.
+    fn ticks_ms(&self) -> u64;
 }
 
 /// The machine's clock.
@@ -19,6 +23,12 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)] // the one place
     fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    }
+
+    #[allow(clippy::disallowed_methods)] // the one place
+    fn ticks_ms(&self) -> u64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_millis() as u64
     }
 }
 
@@ -41,6 +51,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
+    }
+
+    fn ticks_ms(&self) -> u64 {
+        self.now() * 1_000
     }
 }
 

@@ -7,5 +7,9 @@ pub mod change;
 pub mod log;
 pub mod ledger;
 pub mod store;
+pub mod pool;
+pub mod fold;
+pub mod recover;
+pub mod compact;
 
 pub use error::{Error, Result};

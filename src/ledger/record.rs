@@ -91,6 +91,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How long after it was rendered a bin is rendered again though nothing changed, in seconds.
+    pub fn bin_period_s(&self) -> u64 {
+        self.bins_expiry_s / 2
+    }
+
     /// Refuses what could not work.
     pub fn check(&self) -> Result<()> {
         let at_least = |field: &str, is: u64, least: u64| match is >= least {
@@ -172,6 +177,8 @@ pub struct Cut {
 pub struct Checkpoint {
     /// The cut it completes.
     pub n: u64,
+    /// The seq of that Cut.
+    pub seq: Offset,
     /// The stored `N.snapshot.json`.
     pub snapshot: ObjectRef,
     /// The stored ledger state, at the cuts that write one.

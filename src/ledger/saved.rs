@@ -52,6 +52,7 @@ struct SavedStamp {
     n: u64,
     snapshot: ObjectRef,
     time: u64,
+    expires: u64,
     root: u64,
 }
 
@@ -67,6 +68,7 @@ struct SavedCut {
     folds_from: Offset,
     ends: Vec<Offset>,
     root: u64,
+    new_roots: Vec<u64>,
 }
 
 /// The objects of a state, and how its Checkpoint names them.
@@ -89,13 +91,14 @@ pub fn save(state: &State) -> Result<Objects> {
     let ids: Bytes = state.ids.lines_from(state.chunks.last().map_or(0, |c| c.upto + 1)).into();
     let own = IdsChunk { n: open.n, upto: open.seq, sha256: sha256(&ids) };
     let named = [Some(root), Some(&open.root), state.stamp.as_ref().map(|s| &s.root)];
+    let named = named.into_iter().flatten().chain(&open.new_roots);
     let saved = Saved {
         bins: layout.bins(),
         partitions: layout.partitions().into(),
         settings_revision: state.settings_revision,
         settings: state.settings.clone(),
         floor: state.floor,
-        roots: named.into_iter().flatten().map(|r| (r.root.version, r.document.clone())).collect(),
+        roots: named.map(|r| (r.root.version, r.document.clone())).collect(),
         root: root.root.version,
         time: state.time,
         done: state.done,
@@ -105,6 +108,7 @@ pub fn save(state: &State) -> Result<Objects> {
             n: s.n,
             snapshot: s.snapshot.clone(),
             time: s.time,
+            expires: s.expires,
             root: s.root.root.version,
         }),
         cut: SavedCut {
@@ -117,6 +121,7 @@ pub fn save(state: &State) -> Result<Objects> {
             folds_from: open.folds_from,
             ends: open.ends.clone(),
             root: open.root.root.version,
+            new_roots: open.new_roots.iter().map(|r| r.root.version).collect(),
         },
         chunks: state.chunks.iter().cloned().chain([own.clone()]).collect(),
     };
@@ -169,7 +174,7 @@ impl Saved {
         };
         if let Some(s) = self.stamp {
             let root = root_of(s.root)?;
-            state.stamp = Some(Stamp { version: s.version, n: s.n, snapshot: s.snapshot, time: s.time, root });
+            state.stamp = Some(Stamp { version: s.version, n: s.n, snapshot: s.snapshot, time: s.time, expires: s.expires, root });
         }
         for (chunk, bytes) in state.chunks.iter().zip(chunks) {
             if sha256(bytes) != chunk.sha256 {
@@ -190,6 +195,8 @@ impl Saved {
             folds_from: self.cut.folds_from,
             ends: self.cut.ends,
             root: root_of(self.cut.root)?,
+            new_roots: self.cut.new_roots.iter().map(|v| root_of(*v)).collect::<Result<_>>()?,
+            settings: state.settings.clone(),
         });
         Ok(state)
     }

@@ -82,6 +82,10 @@ pub struct OpenCut {
     pub ends: Vec<Offset>,
     /// The root whose keys sign it.
     pub root: Arc<SignedRoot>,
+    /// The roots that are new since the previous cut: published before the timestamp moves.
+    pub new_roots: Vec<Arc<SignedRoot>>,
+    /// The settings in force at it.
+    pub settings: Settings,
 }
 
 /// What timestamp.json says, but for its signature.
@@ -93,8 +97,10 @@ pub struct Stamp {
     pub n: u64,
     /// That checkpoint's snapshot.
     pub snapshot: ObjectRef,
-    /// Unix seconds: expiry counts from here.
+    /// Unix seconds: the time in force when it was made.
     pub time: u64,
+    /// Unix seconds.
+    pub expires: u64,
     /// The root whose keys sign it: those of the checkpoint.
     pub root: Arc<SignedRoot>,
 }
@@ -130,6 +136,8 @@ pub struct State {
     pub ids: Ids,
     /// The newest root.
     pub root: Option<Arc<SignedRoot>>,
+    /// The roots since the last cut.
+    pub new_roots: Vec<Arc<SignedRoot>>,
     /// The root that signed the last cut.
     pub cut_root: Option<Arc<SignedRoot>>,
     /// Keys or settings changed since the last cut.
@@ -193,11 +201,6 @@ impl State {
         self.next.saturating_sub(1)
     }
 
-    /// How long after a cut a bin is rendered again though nothing changed.
-    pub fn bin_period_s(&self) -> u64 {
-        self.settings.bins_expiry_s / 2
-    }
-
     fn format(&mut self, f: &Format) -> Result<Event> {
         if f.epoch != EPOCH {
             let what = format!("the ledger is of rendering epoch {}, this program of {EPOCH}: upgrade tuflog", f.epoch);
@@ -227,9 +230,10 @@ impl State {
             Some(current) => Root::verify_next(&current.root, document.as_bytes()),
         };
         let Ok(root) = parsed else { return Event::Void };
-        let bin_keys = |r: &Root| r.targets.clone();
-        self.render_all |= self.root.as_ref().is_none_or(|old| bin_keys(&old.root) != bin_keys(&root));
-        self.root = Some(Arc::new(SignedRoot { root, document: document.to_owned() }));
+        self.render_all |= self.root.as_ref().is_none_or(|old| old.root.targets != root.targets);
+        let root = Arc::new(SignedRoot { root, document: document.to_owned() });
+        self.new_roots.push(root.clone());
+        self.root = Some(root);
         Event::Changed
     }
 
@@ -269,7 +273,7 @@ impl State {
         if all {
             wait.extend(0..layout.partitions());
         } else {
-            let due = slots::due(0..layout.bins(), layout.bins(), self.bin_period_s(), previous_time, self.time);
+            let due = slots::due(0..layout.bins(), layout.bins(), self.settings.bin_period_s(), previous_time, self.time);
             wait.extend(due.map(|b| layout.partition_of(b)));
         }
         let targets = all || self.time >= self.targets_time + self.settings.targets_expiry_s / 2;
@@ -289,14 +293,17 @@ impl State {
             folds_from: cut.folds_from,
             ends: self.ends.clone(),
             root,
+            new_roots: std::mem::take(&mut self.new_roots),
+            settings: self.settings.clone(),
         });
         Event::Cut
     }
 
     fn checkpoint(&mut self, c: &Checkpoint) -> Result<Event> {
         let Some(open) = self.open.take_if(|open| open.n == c.n) else { return Ok(Event::Void) };
-        if c.ends != open.ends {
-            let what = format!("Checkpoint {}: says the partitions end at {:?}, the ledger says {:?}", c.n, c.ends, open.ends);
+        if (c.seq, &c.ends) != (open.seq, &open.ends) {
+            let (says, is) = ((c.seq, &c.ends), (open.seq, &open.ends));
+            let what = format!("Checkpoint {}: cut and partitions end at {says:?}, the ledger says {is:?}", c.n);
             return Err(Error::corrupt(what));
         }
         if let Some(StateRef { ids, .. }) = &c.state {
@@ -308,6 +315,7 @@ impl State {
             n: c.n,
             snapshot: c.snapshot.clone(),
             time: self.time,
+            expires: self.time + open.settings.timestamp_expiry_s,
             root: open.root,
         });
         Ok(Event::Checkpoint(c.n))
@@ -318,6 +326,7 @@ impl State {
         let Some(stamp) = self.stamp.as_mut().filter(|s| s.version == r.after) else { return Event::Void };
         self.time = self.time.max(r.time);
         (stamp.version, stamp.time) = (r.after + 1, self.time);
+        stamp.expires = self.time + self.settings.timestamp_expiry_s;
         Event::Renew
     }
 }

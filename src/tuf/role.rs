@@ -17,7 +17,7 @@ use crate::tuf::{BIN_PREFIX, SPEC_VERSION};
 const FRAME: usize = 512;
 
 /// What one file says about another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// Its version.
     pub version: u64,

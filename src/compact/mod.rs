@@ -1,0 +1,401 @@
+//! The compactor: turns what the folds report about a cut into its snapshot and timestamp.
+//!
+//! Owns invariant 3's order (bins, then snapshot, then Checkpoint, then timestamp), invariant 4 (versions only rise,
+//! entries never leave the snapshot) and invariant 9 (everything online is renewed before it expires). Any number may
+//! run: whatever two of them do for the same cut is the same bytes, and the ledger takes the first.
+//!
+//! ```text
+//!   something to publish ─► Cut n ─► FoldReport of every waiting partition ─► snapshot n stored, synced
+//!                                                      ─► Checkpoint n ─► (read back) ─► timestamp.json moves
+//! ```
+
+mod entries;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::bins::PartitionId;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::ledger::record::{Checkpoint, Cut, ObjectRef, Renew, StateRef};
+use crate::ledger::state::OpenCut;
+use crate::ledger::{Event, FoldReport, Follower, Record, State, saved, slots};
+use crate::log::{Log, Offset, Partition, Reader};
+use crate::pool::Pool;
+use crate::recover;
+use crate::store::{self, Store};
+use crate::tuf::envelope::Envelope;
+use crate::tuf::key::KeyRing;
+use crate::tuf::parse;
+use crate::tuf::role::{self, Meta};
+
+use entries::Entries;
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 1 << 20;
+/// A clock that is this far behind the log's own is not believed, in seconds.
+const MAX_CLOCK_LAG_S: u64 = 300;
+/// Renewals alone do not make a cut before this share of the renewal period has passed since the last one.
+const RENEWAL_SHARE: u64 = 64;
+
+/// What a compactor works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The online keys.
+    pub keys: Arc<KeyRing>,
+    /// The time of Cuts and Renews.
+    pub clock: Arc<dyn Clock>,
+    /// Where rendering runs.
+    pub pool: Pool,
+    /// The least time between two cuts, in milliseconds.
+    pub min_cut_interval_ms: u64,
+    /// How long a compactor that did not make the last cut waits before it acts in another's place, in milliseconds.
+    pub patience_ms: u64,
+    /// Told where the pointer stands whenever it has moved.
+    pub published: Arc<watch::Sender<Published>>,
+}
+
+/// Where the pointer stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The timestamp's version; 0 before the first.
+    pub version: u64,
+    /// The checkpoint it points to.
+    pub n: u64,
+    /// The seq of that checkpoint's Cut: every batch below it is published.
+    pub seq: Offset,
+}
+
+/// See the module.
+pub struct Compactor {
+    parts: Parts,
+    follower: Follower,
+    folds: Box<dyn Reader>,
+    /// Reports beyond the last Checkpoint, by (cut, partition) and part.
+    reports: BTreeMap<(u64, PartitionId), BTreeMap<u32, FoldReport>>,
+    /// The entries of the last checkpoint's snapshot, and its targets.json.
+    last: Option<(u64, Entries, Meta)>,
+    /// The same for the open cut, once it is built.
+    built: Option<(u64, Entries, Meta)>,
+    /// The ledger state right after the open cut, if that cut stores it.
+    state_objects: Option<saved::Objects>,
+    /// The offset of a record appended here: nothing more is appended before it has been read.
+    awaited: Option<Offset>,
+    /// The number of a Cut appended here last.
+    own_cut: u64,
+    /// Since when there has been something to do that another may be doing, in clock ticks.
+    waiting_since: Option<u64>,
+    last_cut_ticks: Option<u64>,
+    /// The seq of the Cut of each checkpoint that the pointer does not cover yet, and of the one it stands at.
+    cut_seqs: BTreeMap<u64, Offset>,
+    /// The latest time at which the log took a record that was read.
+    log_time: u64,
+    pointer: u64,
+}
+
+impl Compactor {
+    /// Goes on from a ledger state.
+    pub async fn new(parts: Parts, state: State) -> Result<Compactor> {
+        let folds = parts.log.reader(Partition::Folds, state.open.as_ref().map_or(0, |o| o.folds_from));
+        let follower = Follower::new(&*parts.log, state).await?;
+        let mut compactor = Compactor {
+            parts,
+            follower,
+            folds,
+            reports: BTreeMap::new(),
+            last: None,
+            built: None,
+            state_objects: None,
+            awaited: None,
+            own_cut: 0,
+            waiting_since: None,
+            last_cut_ticks: None,
+            cut_seqs: BTreeMap::new(),
+            log_time: 0,
+            pointer: 0,
+        };
+        let state = &compactor.follower.state;
+        if let Some(stamp) = &state.stamp {
+            // Of an earlier cut than the open one; its exact seq is not known here, only that it is below.
+            compactor.cut_seqs.insert(stamp.n, 0);
+        }
+        if compactor.follower.state.open.is_some() {
+            compactor.enter_cut()?;
+        }
+        Ok(compactor)
+    }
+
+    /// One bounded piece of work. Answers false when there was nothing to do now. After an error that is not fatal it
+    /// may be called again.
+    pub async fn step(&mut self) -> Result<bool> {
+        let mut worked = self.read_ledger().await?;
+        worked |= self.read_folds().await?;
+        if self.move_pointer().await? {
+            return Ok(true);
+        }
+        if self.awaited.is_some_and(|offset| self.follower.state.next <= offset) {
+            return Ok(worked);
+        }
+        self.awaited = None;
+        let now = self.parts.clock.now();
+        if let Some(stamp) = &self.follower.state.stamp
+            && now >= stamp.time + self.follower.state.settings.timestamp_expiry_s / 2
+        {
+            self.check_clock(now)?;
+            return self.append(Record::Renew(Renew { after: stamp.version, time: now })).await;
+        }
+        match self.follower.state.open.clone() {
+            Some(open) => Ok(self.build(&open).await? | worked),
+            None => Ok(self.cut(now).await? | worked),
+        }
+    }
+
+    /// Completes when [`Compactor::step`] may have something new to read. Time alone may also give it something to
+    /// do: see [`Compactor::due_in_ms`]. Cancel-safe.
+    pub async fn ready(&mut self) -> Result<()> {
+        tokio::select! {
+            done = self.follower.ready() => done,
+            done = self.folds.ready() => done,
+        }
+    }
+
+    /// In how many milliseconds at most it should be stepped again though nothing came.
+    pub fn due_in_ms(&self) -> u64 {
+        const IDLE_MS: u64 = 1_000;
+        let ticks = self.parts.clock.ticks_ms();
+        let pace = self.last_cut_ticks.map(|t| (t + self.parts.min_cut_interval_ms).saturating_sub(ticks));
+        let patience = self.waiting_since.map(|t| (t + self.parts.patience_ms).saturating_sub(ticks));
+        [pace, patience].into_iter().flatten().filter(|ms| *ms > 0).min().unwrap_or(IDLE_MS).min(IDLE_MS)
+    }
+
+    /// The state after the last record read.
+    pub fn state(&self) -> &State {
+        &self.follower.state
+    }
+
+    /// True when everything committed so far is published.
+    pub fn is_settled(&self) -> bool {
+        let s = &self.follower.state;
+        s.open.is_none() && s.touched.is_empty() && s.stamp.as_ref().is_some_and(|stamp| stamp.version <= self.pointer)
+    }
+
+    async fn read_ledger(&mut self) -> Result<bool> {
+        let mut worked = false;
+        while let Some(entry) = self.follower.next().await? {
+            worked = true;
+            self.log_time = self.log_time.max(entry.time);
+            match entry.event {
+                Event::Cut => {
+                    self.enter_cut()?;
+                    break;
+                }
+                Event::Checkpoint(n) => {
+                    self.reports.retain(|(of, _), _| *of > n);
+                    self.last = self.built.take().filter(|(of, ..)| *of == n);
+                    self.state_objects = None;
+                    self.waiting_since = None;
+                    break;
+                }
+                Event::Renew => break,
+                _ => {}
+            }
+        }
+        Ok(worked)
+    }
+
+    fn enter_cut(&mut self) -> Result<()> {
+        let state = &self.follower.state;
+        let Some(open) = &state.open else { return Ok(()) };
+        (self.built, self.state_objects, self.waiting_since) = (None, None, None);
+        self.last_cut_ticks = Some(self.parts.clock.ticks_ms());
+        self.cut_seqs.insert(open.n, open.seq);
+        if open.n % open.settings.state_every == 0 {
+            self.state_objects = Some(saved::save(state)?);
+        }
+        Ok(())
+    }
+
+    async fn read_folds(&mut self) -> Result<bool> {
+        let records = self.folds.read(READ_BYTES).await?;
+        let worked = !records.is_empty();
+        for r in records {
+            let at = |e: Error| e.context(format!("folds offset {}", r.offset));
+            let report = FoldReport::decode(&r.payload).map_err(at)?;
+            if report.n <= self.follower.state.done {
+                continue;
+            }
+            let parts = self.reports.entry((report.n, report.partition)).or_default();
+            match parts.get(&report.part) {
+                Some(other) if *other != report => {
+                    let what = format!("two different reports of partition {} about cut {}", report.partition, report.n);
+                    return Err(Error::corrupt(what));
+                }
+                _ => drop(parts.insert(report.part, report)),
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Appends a Cut if there is something to publish.
+    async fn cut(&mut self, now: u64) -> Result<bool> {
+        let state = &self.follower.state;
+        let (Some(layout), Some(root)) = (state.layout, &state.root) else { return Ok(false) };
+        let changed = state.cut == 0
+            || !state.touched.is_empty()
+            || state.render_all
+            || state.cut_root.as_ref().is_none_or(|r| r.root.version != root.root.version);
+        if !changed {
+            let (since, s) = (state.cut_time, &state.settings);
+            let rested = now >= since + s.bin_period_s() / RENEWAL_SHARE;
+            let due = || slots::due(0..layout.bins(), layout.bins(), s.bin_period_s(), since, now).next().is_some();
+            let targets = now >= state.targets_time + s.targets_expiry_s / 2;
+            if !(now >= since + s.snapshot_expiry_s / 2 || targets || rested && now > since && due()) {
+                self.waiting_since = None;
+                return Ok(false);
+            }
+        }
+        let ticks = self.parts.clock.ticks_ms();
+        if self.last_cut_ticks.is_some_and(|t| ticks < t + self.parts.min_cut_interval_ms) || !self.my_turn(ticks) {
+            return Ok(false);
+        }
+        self.check_clock(now)?;
+        let n = self.follower.state.cut + 1;
+        let folds_from = self.parts.log.end(Partition::Folds).await?;
+        self.own_cut = n;
+        self.append(Record::Cut(Cut { n, time: now, folds_from })).await
+    }
+
+    /// True for the compactor that made the last cut, and for another once it has waited out its patience.
+    fn my_turn(&mut self, ticks: u64) -> bool {
+        let since = *self.waiting_since.get_or_insert(ticks);
+        let mine = self.own_cut > 0 && self.own_cut == self.follower.state.cut;
+        mine || ticks >= since + self.parts.patience_ms
+    }
+
+    fn check_clock(&self, now: u64) -> Result<()> {
+        if now + MAX_CLOCK_LAG_S < self.log_time {
+            let behind = self.log_time - now;
+            return Err(Error::unavailable(format!("this node's clock is {behind} s behind the log's: set it right")));
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, record: Record) -> Result<bool> {
+        self.awaited = Some(self.parts.log.append(Partition::Ledger, record.encode()).await?);
+        Ok(true)
+    }
+
+    /// Builds the open cut's snapshot once every partition has reported, and appends its Checkpoint.
+    async fn build(&mut self, open: &OpenCut) -> Result<bool> {
+        let mut reports = Vec::with_capacity(open.wait.len());
+        for partition in &open.wait {
+            let Some(report) = self.reports.get(&(open.n, *partition)).and_then(FoldReport::join) else {
+                return Ok(false);
+            };
+            reports.push(report);
+        }
+        if !self.my_turn(self.parts.clock.ticks_ms()) {
+            return Ok(false);
+        }
+        for r in &reports {
+            let end = open.ends[usize::from(r.partition)];
+            if r.offset != end {
+                let what = format!("partition {} reports offset {}, the ledger says {end}", r.partition, r.offset);
+                return Err(Error::corrupt(what));
+            }
+        }
+        let mut names = Vec::new();
+        let (mut entries, last_targets) = self.entries_before(open).await?;
+        entries.update(reports.iter().flat_map(|r| r.bins.iter().map(|b| b.bin)), open.n)?;
+        for root in &open.new_roots {
+            let name = store::metadata_name(root.root.version, "root");
+            store::create_same(&*self.parts.store, &name, Bytes::from(root.document.clone())).await?;
+            names.push(name);
+        }
+        let targets = match (open.targets, last_targets) {
+            (false, Some(meta)) => meta,
+            _ => {
+                let (keys, expires) = (&open.root.root.targets.key_ids, open.time + open.settings.targets_expiry_s);
+                let signers = self.parts.keys.signers(keys)?;
+                let bits = self.follower.state.layout()?.bit_length();
+                let file = role::targets(&signers, open.n, expires, &open.root.root, bits);
+                self.put(&mut names, open.n, "targets", file.into()).await?
+            }
+        };
+        let signers = self.parts.keys.signers(&open.root.root.snapshot.key_ids)?;
+        let (n, expires) = (open.n, open.time + open.settings.snapshot_expiry_s);
+        let (file, entries) = self
+            .parts
+            .pool
+            .run(move || (role::snapshot(&signers, n, expires, &targets, entries.rendered()), entries))
+            .await;
+        let snapshot = self.put(&mut names, open.n, "snapshot", file.into()).await?;
+        let mut state = None;
+        if let Some(saved::Objects { state: bytes, ids, digests: StateRef { sha256, ids: ids_sha256 } }) = &self.state_objects {
+            for (name, bytes) in [(store::ledger_state_name(n), bytes), (store::ledger_ids_name(n), ids)] {
+                store::create_same(&*self.parts.store, &name, bytes.clone()).await?;
+                names.push(name);
+            }
+            state = Some(StateRef { sha256: *sha256, ids: *ids_sha256 });
+        }
+        self.parts.store.sync(&names).await?;
+        self.built = Some((n, entries, targets));
+        let snapshot = ObjectRef { length: snapshot.length, sha256: snapshot.sha256 };
+        let checkpoint = Checkpoint { n, seq: open.seq, snapshot, state, ends: open.ends.clone() };
+        self.append(Record::Checkpoint(checkpoint)).await
+    }
+
+    async fn put(&self, names: &mut Vec<String>, version: u64, role: &str, file: Bytes) -> Result<Meta> {
+        let name = store::metadata_name(version, role);
+        let stored = store::create_signed(&*self.parts.store, &name, file).await?;
+        names.push(name);
+        Ok(Meta::of(version, &stored))
+    }
+
+    /// The entries of the checkpoint before the open cut, and its targets.json.
+    async fn entries_before(&mut self, open: &OpenCut) -> Result<(Entries, Option<Meta>)> {
+        let layout = self.follower.state.layout()?;
+        let Some(stamp) = &self.follower.state.stamp else { return Ok((Entries::first(layout), None)) };
+        if let Some((n, entries, targets)) = &self.last
+            && *n == open.n - 1
+        {
+            return Ok((entries.clone(), Some(*targets)));
+        }
+        let snapshot = recover::snapshot(&*self.parts.store, stamp.n, &stamp.snapshot, &stamp.root.root).await?;
+        Ok((Entries::of_snapshot(layout, &snapshot.bins)?, Some(snapshot.targets)))
+    }
+
+    /// Moves timestamp.json to where the ledger says. Anybody may: its content follows from the ledger.
+    async fn move_pointer(&mut self) -> Result<bool> {
+        let Some(stamp) = self.follower.state.stamp.clone().filter(|s| s.version > self.pointer) else {
+            return Ok(false);
+        };
+        let old = self.parts.store.get(store::POINTER).await?;
+        let version = match &old {
+            None => 0,
+            Some(bytes) => parse::parse_timestamp(Envelope::open(bytes)?.signed)?.version,
+        };
+        if version < stamp.version {
+            let signers = self.parts.keys.signers(&stamp.root.root.timestamp.key_ids)?;
+            let meta = Meta { version: stamp.n, length: stamp.snapshot.length, sha256: stamp.snapshot.sha256 };
+            let new = role::timestamp(&signers, stamp.version, stamp.expires, &meta);
+            if !self.parts.store.swap_pointer(old.as_ref(), new.into()).await? {
+                return Ok(true); // somebody else moved it: read it again
+            }
+        }
+        self.pointer = version.max(stamp.version);
+        if version <= stamp.version {
+            let seq = self.cut_seqs.get(&stamp.n).copied().unwrap_or(0);
+            self.cut_seqs.retain(|n, _| *n >= stamp.n);
+            self.parts.published.send_replace(Published { version: stamp.version, n: stamp.n, seq });
+        }
+        Ok(true)
+    }
+}

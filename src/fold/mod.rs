@@ -1,0 +1,381 @@
+//! The fold: one partition's consumer. Log → bin state → signed bins.
+//!
+//! Owns invariant 5 (any batching, any restart, any number of workers give the same bytes) and its part of
+//! invariant 3: the position passes a Cut only when that cut's objects are durable, in the one write that also clears
+//! the dirty marks and keeps the report. Everything before that write is done again after a crash; everything after
+//! it (appending the report) is done until the report's Checkpoint is read.
+//!
+//! ```text
+//!   ledger ─► Commit: valid batches' segments ─► state.apply (targets, dirty marks, position: one write)
+//!          ─► Cut n:  dirty ∪ due ∪ all ─► render, sign, store (concurrently) ─► sync ─► state.pass ─► FoldReport n
+//!          ─► Checkpoint n: the report has done its work
+//! ```
+
+mod changes;
+mod render;
+mod scout;
+pub mod state;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::bins::{Bin, Layout, PartitionId, Sha256Digest};
+use crate::error::{Error, Result};
+use crate::ledger::follower::Entry;
+use crate::ledger::record::Commit;
+use crate::ledger::report::{FoldReport, RenderedBin};
+use crate::ledger::segment::Segment;
+use crate::ledger::state::OpenCut;
+use crate::ledger::{Event, Follower, Outcome, Record, slots};
+use crate::log::{Log, Offset, Partition};
+use crate::pool::Pool;
+use crate::store::{self, Store};
+use crate::tuf::key::KeyRing;
+use crate::tuf::role::Meta;
+
+use changes::Changes;
+use render::CutOfBins;
+use scout::Scout;
+use state::{BatchChanges, Passed, State};
+
+/// How many changes are written to bin state at once.
+const APPLY_CHANGES: usize = 20_000;
+/// How many ledger records without anything for this partition the stored position may lag behind.
+const ADVANCE_RECORDS: u64 = 1_000;
+
+/// What a fold works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The worker's bin state.
+    pub state: Arc<State>,
+    /// The online keys.
+    pub keys: Arc<KeyRing>,
+    /// Where rendering and applying run.
+    pub pool: Pool,
+    /// How many bins are rendered, signed and stored at a time.
+    pub uploads: usize,
+}
+
+/// The fold of one partition. See the module.
+pub struct Fold {
+    parts: Parts,
+    partition: PartitionId,
+    layout: Layout,
+    follower: Follower,
+    scout: Scout,
+    changes: Changes,
+    /// An entry that was read but not passed: a Cut before which there is work to write, or a Commit one of whose
+    /// segments is not there yet. The follower does not go on before it is done.
+    held: Option<Entry>,
+    /// What was read and is still to be written.
+    run: Option<Arc<Run>>,
+    /// Everything below it is done, but perhaps not stored.
+    position: Offset,
+    stored: Offset,
+    dirty: BTreeSet<Bin>,
+    report: Option<Outgoing>,
+}
+
+/// The report of the last cut.
+struct Outgoing {
+    n: u64,
+    /// What is still to be appended.
+    records: Vec<Bytes>,
+}
+
+impl Outgoing {
+    fn new(report: &FoldReport) -> Outgoing {
+        Outgoing { n: report.n, records: report.encode() }
+    }
+}
+
+impl Fold {
+    /// Goes on from bin state; `follower` must stand where the state's position is.
+    pub fn new(parts: Parts, partition: PartitionId, follower: Follower) -> Result<Fold> {
+        let (layout, position) = (follower.state.layout()?, follower.state.next);
+        let stored = parts.state.position(partition)?.unwrap_or(0);
+        if stored != position {
+            let what = format!("partition {partition}: state stands at {stored}, its ledger state at {position}");
+            return Err(Error::corrupt(what));
+        }
+        let scout = Scout::new(&*parts.log, position);
+        let changes = Changes::new(&*parts.log, partition, follower.state.ends[usize::from(partition)]);
+        let dirty = parts.state.dirty(partition)?;
+        let report = parts.state.report(partition)?.as_ref().map(Outgoing::new);
+        Ok(Fold { parts, partition, layout, follower, scout, changes, held: None, run: None, position, stored, dirty, report })
+    }
+
+    /// The seq of the next ledger record it will take.
+    pub fn position(&self) -> Offset {
+        self.position
+    }
+
+    /// The partition it folds.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// One bounded piece of work: appends a report, applies a run of Commits, or passes a Cut. Answers false when
+    /// there was nothing to do. After an error that is not fatal it may be called again.
+    pub async fn step(&mut self) -> Result<bool> {
+        if let Some(record) = self.report.as_ref().and_then(|r| r.records.last().cloned()) {
+            self.parts.log.append(Partition::Folds, record).await?;
+            if let Some(report) = &mut self.report {
+                report.records.pop();
+            }
+            return Ok(true);
+        }
+        if self.run.is_none() {
+            if self.held.as_ref().is_some_and(|e| e.event == Event::Cut) {
+                return self.pass().await.map(|()| true);
+            }
+            self.gather().await?;
+        }
+        self.write().await
+    }
+
+    /// Completes when [`Fold::step`] may have something to do. Cancel-safe.
+    pub async fn ready(&mut self) -> Result<()> {
+        match &self.held {
+            Some(_) => self.changes.ready().await,
+            None => self.follower.ready().await,
+        }
+    }
+
+    /// Reads a run of the ledger up to the next Cut into `self.run`.
+    async fn gather(&mut self) -> Result<()> {
+        let mut run = Run::default();
+        while run.changes < APPLY_CHANGES {
+            let entry = match self.held.take() {
+                Some(entry) => entry,
+                None => match self.follower.next().await {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => break,
+                    Err(e) if run.next == 0 => return Err(e),
+                    Err(_) => break, // what was read is written first
+                },
+            };
+            match (&entry.record, &entry.event) {
+                (Record::Commit(commit), Event::Commit(outcomes)) => match self.collect(entry.seq, commit, outcomes).await {
+                    Ok(Some(batches)) => {
+                        run.changes += batches.iter().map(|b| b.changes.len()).sum::<usize>();
+                        run.batches.extend(batches);
+                    }
+                    found => {
+                        self.held = Some(entry);
+                        match found {
+                            Err(e) if run.next == 0 => return Err(e),
+                            _ => break,
+                        }
+                    }
+                },
+                (_, Event::Cut) => {
+                    self.held = Some(entry);
+                    break;
+                }
+                (_, Event::Checkpoint(n)) => run.reported |= self.report.as_ref().is_some_and(|r| r.n <= *n),
+                _ => {}
+            }
+            if self.held.is_none() {
+                run.next = self.follower.state.next;
+            }
+        }
+        if run.next > 0 {
+            self.run = Some(Arc::new(run));
+        }
+        Ok(())
+    }
+
+    /// Writes the run that was gathered. Answers whether there was one, or a Cut to pass.
+    async fn write(&mut self) -> Result<bool> {
+        let Some(run) = self.run.clone() else {
+            return Ok(self.held.as_ref().is_some_and(|e| e.event == Event::Cut));
+        };
+        if !run.batches.is_empty() {
+            let (state, partition, mut dirty) = (self.parts.state.clone(), self.partition, std::mem::take(&mut self.dirty));
+            let work = run.clone();
+            let (written, dirty) = self
+                .parts
+                .pool
+                .run(move || (state.apply(partition, &work.batches, work.next, &mut dirty), dirty))
+                .await;
+            self.dirty = dirty;
+            written?;
+            self.stored = run.next;
+        }
+        if run.reported || run.next > self.stored + ADVANCE_RECORDS {
+            self.parts.state.advance(self.partition, run.next, run.reported)?;
+            self.stored = run.next;
+        }
+        if run.reported {
+            self.report = None;
+        }
+        self.position = run.next;
+        self.run = None;
+        Ok(true)
+    }
+
+    /// What the valid batches of a Commit change in this partition; `None` while a segment is not there yet.
+    async fn collect(&mut self, seq: Offset, commit: &Commit, outcomes: &[Outcome]) -> Result<Option<Vec<BatchChanges>>> {
+        let valid = |index: usize| outcomes.get(index) == Some(&Outcome::Valid);
+        let count_of = |index: usize| {
+            let here = |(p, count): &(PartitionId, u32)| (*p == self.partition).then_some(*count);
+            commit.batches[index].parts.iter().find_map(here).filter(|_| valid(index))
+        };
+        let wanted: Vec<(usize, u32)> = (0..commit.batches.len()).filter_map(|i| Some((i, count_of(i)?))).collect();
+        if wanted.is_empty() {
+            return Ok(Some(vec![]));
+        }
+        let mut segments = Vec::new();
+        for named in commit.segments.iter().filter(|s| s.partition == self.partition) {
+            match self.changes.take(&*self.parts.log, named).await? {
+                Some(payload) => segments.push(payload),
+                None => return Ok(None),
+            }
+        }
+        let ids: Vec<String> = commit.batches.iter().map(|b| b.id.clone()).collect();
+        let (layout, partition) = (self.layout, self.partition);
+        let batches = self.parts.pool.run(move || decode(&segments, &ids, &wanted, layout, partition, seq)).await;
+        batches.map(Some).map_err(|e| e.context(format!("Commit {seq}, partition {}", self.partition)))
+    }
+
+    /// Passes the Cut that is held.
+    async fn pass(&mut self) -> Result<()> {
+        let (Some(entry), Some(cut)) = (&self.held, &self.follower.state.open) else { return Ok(()) };
+        let (seq, cut) = (entry.seq, cut.clone());
+        let done = self.scout.last_checkpoint(seq).await?;
+        let mut passed = Passed { position: seq + 1, ..Passed::default() };
+        if done > cut.n {
+            // The marks stay until the last cut that has its Checkpoint, where they are settled once.
+            self.parts.state.advance(self.partition, passed.position, false)?;
+        } else if done == cut.n {
+            for bin in self.dirty.clone() {
+                let state = self.parts.state.clone();
+                passed.published.push((bin, self.parts.pool.run(move || render::content_digest(&state, bin)).await?));
+            }
+            passed.absent_reported = true;
+            passed.clean = std::mem::take(&mut self.dirty);
+            self.settle(&passed)?;
+        } else {
+            let rendered = self.render(&cut).await?;
+            let mut bins = Vec::with_capacity(rendered.len());
+            let mut names = Vec::with_capacity(rendered.len());
+            for Stored { bin, name, content, length, sha256 } in rendered {
+                bins.push(RenderedBin { bin, length, sha256 });
+                passed.published.push((bin, content));
+                names.push(name);
+            }
+            self.parts.store.sync(&names).await?;
+            if cut.wait.contains(&self.partition) {
+                let offset = cut.ends[usize::from(self.partition)];
+                let absent = self.parts.state.absent(self.partition)?;
+                let report = FoldReport { n: cut.n, partition: self.partition, part: 0, parts: 1, offset, bins, absent };
+                passed.report = Some(report);
+                passed.absent_reported = true;
+            }
+            passed.clean = std::mem::take(&mut self.dirty);
+            self.settle(&passed)?;
+            self.report = passed.report.as_ref().map(Outgoing::new);
+        }
+        (self.position, self.stored, self.held) = (passed.position, passed.position, None);
+        Ok(())
+    }
+
+    fn settle(&mut self, passed: &Passed) -> Result<()> {
+        self.parts.state.pass(self.partition, passed).inspect_err(|_| self.dirty = passed.clean.clone())
+    }
+
+    /// Renders, signs and stores what the cut changes or renews here, by rising bin.
+    async fn render(&self, cut: &OpenCut) -> Result<Vec<Stored>> {
+        let (layout, settings) = (self.layout, &cut.settings);
+        let bins = layout.bins_of(self.partition);
+        let always: BTreeSet<Bin> = match cut.all {
+            true => bins.collect(),
+            false => {
+                slots::due(bins, layout.bins(), settings.bin_period_s(), cut.previous_time, cut.time).collect()
+            }
+        };
+        let candidates: BTreeSet<Bin> = always.union(&self.dirty).copied().collect();
+        if candidates.is_empty() {
+            return Ok(vec![]);
+        }
+        let signers = self.parts.keys.signers(&cut.root.root.targets.key_ids)?.into();
+        let of_bins = CutOfBins { n: cut.n, expires: cut.time + settings.bins_expiry_s, signers };
+        let one = |bin: Bin| {
+            let (state, of_bins, always) = (self.parts.state.clone(), of_bins.clone(), always.contains(&bin));
+            let rendering = self.parts.pool.run(move || render::bin(&state, bin, &of_bins, always));
+            async move {
+                let Some(rendered) = rendering.await? else { return Ok::<_, Error>(None) };
+                let name = store::metadata_name(cut.n, &layout.name(bin));
+                let stored = store::create_signed(&*self.parts.store, &name, rendered.file.clone()).await?;
+                let meta = if stored == rendered.file { rendered.meta } else { Meta::of(cut.n, &stored) };
+                let Meta { length, sha256, .. } = meta;
+                Ok(Some(Stored { bin, name, content: rendered.content, length, sha256 }))
+            }
+        };
+        let stored = stream::iter(candidates).map(one).buffered(self.parts.uploads.max(1));
+        stored.try_filter_map(|s| async { Ok(s) }).try_collect().await
+    }
+}
+
+/// A run of the ledger, read but not yet written to bin state.
+#[derive(Default)]
+struct Run {
+    batches: Vec<BatchChanges>,
+    changes: usize,
+    /// One past the last entry of the run; 0 while it has none.
+    next: Offset,
+    /// The Checkpoint of the report was read.
+    reported: bool,
+}
+
+/// A bin rendered and stored, not yet durable.
+struct Stored {
+    bin: Bin,
+    name: String,
+    content: Sha256Digest,
+    length: u64,
+    sha256: Sha256Digest,
+}
+
+/// Takes from a Commit's segments, in its order, what each of the `wanted` (index, count) batches has in them.
+fn decode(
+    segments: &[Bytes],
+    ids: &[String],
+    wanted: &[(usize, u32)],
+    layout: Layout,
+    partition: PartitionId,
+    seq: Offset,
+) -> Result<Vec<BatchChanges>> {
+    let index_of = |i: usize| wanted.iter().position(|(w, _)| *w == i);
+    let mut batches: Vec<BatchChanges> =
+        wanted.iter().map(|(i, _)| BatchChanges { seq, index: *i as u32, changes: vec![] }).collect();
+    for bytes in segments {
+        let segment = Segment::decode(bytes)?;
+        for (part, changes) in segment.parts {
+            if ids.get(part.index as usize) != Some(&part.id) {
+                return Err(Error::corrupt(format!("a segment holds batch {:?} at an index its Commit gives to another", part.id)));
+            }
+            if segment.partition != partition || changes.iter().any(|c| layout.partition_of(layout.bin_of(c.path())) != partition) {
+                return Err(Error::corrupt(format!("a segment of batch {:?} holds changes of another partition", part.id)));
+            }
+            if let Some(at) = index_of(part.index as usize) {
+                batches[at].changes.extend(changes);
+            }
+        }
+    }
+    for (batch, (i, count)) in batches.iter().zip(wanted) {
+        if batch.changes.len() != *count as usize {
+            let (is, id) = (batch.changes.len(), &ids[*i]);
+            return Err(Error::corrupt(format!("batch {id:?} has {is} changes in its segments, its Commit says {count}")));
+        }
+    }
+    Ok(batches)
+}

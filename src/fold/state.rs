@@ -1,0 +1,339 @@
+//! Bin state on RocksDB, stored ready to publish. A cache of the log: it may fall back, never out of step with itself.
+//!
+//! Owns invariant 5's first half: targets, dirty marks and position move in one RocksDB write, in one column family,
+//! so that they also fall back together when the machine loses power.
+//!
+//! ```text
+//!   m partition               → position: the seq of the next ledger record
+//!   t bin path                → seq that wrote it (8 bytes) + canonical JSON fragment of the target
+//!   d bin                     → (mark) changed since the last cut
+//!   p bin                     → SHA-256 of the content published last; absent for an empty bin
+//!   a partition seq index i   → path whose removal found nothing since the last cut
+//!   r partition               → the report of the last cut, until its Checkpoint is read
+//! ```
+//!
+//! Bins are big-endian, and bytes below a bin sort as canonical JSON sorts its keys (a path has no character that is
+//! escaped), so a bin's content is one range scan that concatenates members.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use rocksdb::{DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
+
+use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
+use crate::change::Change;
+use crate::error::{Error, Result};
+use crate::ledger::report::{Absent, FoldReport};
+use crate::log::Offset;
+
+/// The working state of all the partitions that a worker folds.
+pub struct State {
+    db: DB,
+    layout: Layout,
+    write: WriteOptions,
+}
+
+/// The changes of one batch for one partition.
+#[derive(Clone, Debug)]
+pub struct BatchChanges {
+    /// The seq at which they apply.
+    pub seq: Offset,
+    /// The batch's index in its Commit.
+    pub index: u32,
+    /// In order.
+    pub changes: Vec<Change>,
+}
+
+/// What a cut leaves behind.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// The seq after the Cut.
+    pub position: Offset,
+    /// The dirty marks to clear.
+    pub clean: BTreeSet<Bin>,
+    /// The content digests of the bins as they are published now.
+    pub published: Vec<(Bin, Sha256Digest)>,
+    /// The report to append.
+    pub report: Option<FoldReport>,
+    /// Whether the absent removals have been reported.
+    pub absent_reported: bool,
+}
+
+/// How writes reach the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Through RocksDB's write-ahead log, not synced: survives the process.
+    Process,
+    /// Only when a memtable is flushed: falls back at a crash. (The log is the durable copy.)
+    Flushes,
+}
+
+fn db(e: rocksdb::Error) -> Error {
+    match e.kind() {
+        rocksdb::ErrorKind::Corruption => Error::corrupt(format!("bin state: {e}: remove DIR/state, it is rebuilt")),
+        _ => Error::unavailable(format!("bin state: {e}")),
+    }
+}
+
+fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = vec![tag];
+    parts.iter().for_each(|p| out.extend_from_slice(p));
+    out
+}
+
+fn meta_key(partition: PartitionId) -> Vec<u8> {
+    key(b'm', &[&partition.to_be_bytes()])
+}
+
+fn report_key(partition: PartitionId) -> Vec<u8> {
+    key(b'r', &[&partition.to_be_bytes()])
+}
+
+fn bin_key(tag: u8, bin: Bin) -> Vec<u8> {
+    key(tag, &[&bin.to_be_bytes()])
+}
+
+fn target_key(bin: Bin, path: &str) -> Vec<u8> {
+    key(b't', &[&bin.to_be_bytes(), path.as_bytes()])
+}
+
+/// The options of every bin state database.
+pub fn options() -> Options {
+    let mut o = Options::default();
+    o.create_if_missing(true);
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_write_buffer_size(32 << 20);
+    o.set_max_write_buffer_number(3);
+    o.set_max_background_jobs(2);
+    o.set_keep_log_file_num(2);
+    o.set_max_open_files(256);
+    let mut table = rocksdb::BlockBasedOptions::default();
+    table.set_block_cache(&rocksdb::Cache::new_lru_cache(32 << 20));
+    table.set_bloom_filter(10.0, false);
+    table.set_block_size(16 << 10);
+    o.set_block_based_table_factory(&table);
+    o
+}
+
+impl State {
+    /// Opens the state in `dir`, empty if it is new.
+    pub fn open(dir: &Path, layout: Layout) -> Result<State> {
+        State::open_with(options(), dir, layout, Durability::Process)
+    }
+
+    /// Opens a state with options of one's own, such as an in-memory environment.
+    pub fn open_with(options: Options, dir: &Path, layout: Layout, durability: Durability) -> Result<State> {
+        let mut write = WriteOptions::default();
+        write.disable_wal(durability == Durability::Flushes);
+        Ok(State { db: DB::open(&options, dir).map_err(db)?, layout, write })
+    }
+
+    /// Writes what is only in memory to the disk.
+    pub fn flush(&self) -> Result<()> {
+        self.db.flush().map_err(db)
+    }
+
+    /// The repository's layout.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The seq of the next ledger record of a partition; `None` when nothing is known of it.
+    pub fn position(&self, partition: PartitionId) -> Result<Option<Offset>> {
+        let Some(bytes) = self.db.get(meta_key(partition)).map_err(db)? else { return Ok(None) };
+        let bytes = bytes.try_into().map_err(|_| Error::corrupt("bin state: a position is not 8 bytes"))?;
+        Ok(Some(Offset::from_be_bytes(bytes)))
+    }
+
+    /// The bins of a partition that changed since the last cut.
+    pub fn dirty(&self, partition: PartitionId) -> Result<BTreeSet<Bin>> {
+        let bins = self.layout.bins_of(partition);
+        let mut out = BTreeSet::new();
+        for item in self.range(bin_key(b'd', bins.start), bin_key(b'd', bins.end)) {
+            let (key, _) = item.map_err(db)?;
+            let bin = key.get(1..5).and_then(|b| b.try_into().ok()).map(Bin::from_be_bytes);
+            out.insert(bin.ok_or_else(|| Error::corrupt("bin state: a dirty mark is not 5 bytes"))?);
+        }
+        Ok(out)
+    }
+
+    /// The report of the last cut, if its Checkpoint was not read yet.
+    pub fn report(&self, partition: PartitionId) -> Result<Option<FoldReport>> {
+        let Some(bytes) = self.db.get(report_key(partition)).map_err(db)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::corrupt(format!("bin state: stored report: {e}")))
+    }
+
+    /// The removals of a partition that found nothing since the last cut.
+    pub fn absent(&self, partition: PartitionId) -> Result<Vec<Absent>> {
+        let mut out: Vec<Absent> = Vec::new();
+        let tag = key(b'a', &[&partition.to_be_bytes()]);
+        for item in self.range(tag, key(b'a', &[&(u32::from(partition) + 1).to_be_bytes()[2..]])) {
+            let (key, path) = item.map_err(db)?;
+            let bad = || Error::corrupt("bin state: an absent removal does not parse");
+            let seq = key.get(3..11).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).ok_or_else(bad)?;
+            let index = key.get(11..15).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or_else(bad)?;
+            let path = String::from_utf8(path.into_vec()).map_err(|_| bad())?;
+            match out.last_mut() {
+                Some(a) if (a.seq, a.index) == (seq, index) => a.paths.push(path),
+                _ => out.push(Absent { seq, index, paths: vec![path] }),
+            }
+        }
+        Ok(out)
+    }
+
+    /// The digest of a bin's content as published last.
+    pub fn published(&self, bin: Bin) -> Result<Sha256Digest> {
+        match self.db.get(bin_key(b'p', bin)).map_err(db)? {
+            None => Ok(sha256(b"")),
+            Some(bytes) => bytes.try_into().map_err(|_| Error::corrupt("bin state: a digest is not 32 bytes")),
+        }
+    }
+
+    /// Applies batches in order and moves the position past them, in one write. `dirty` gains the bins they touch.
+    pub fn apply(
+        &self,
+        partition: PartitionId,
+        batches: &[BatchChanges],
+        position: Offset,
+        dirty: &mut BTreeSet<Bin>,
+    ) -> Result<()> {
+        let mut write = WriteBatch::default();
+        let removes = batches.iter().flat_map(|b| &b.changes).any(|c| c.fragment().is_none());
+        // What this write itself leaves at a key; needed only to tell what a removal finds.
+        let mut overlay: HashMap<Vec<u8>, bool> = HashMap::new();
+        let mut value = Vec::new();
+        let mut marked = Vec::new();
+        for BatchChanges { seq, index, changes } in batches {
+            let mut absent = 0u32;
+            for change in changes {
+                let bin = self.layout.bin_of(change.path());
+                let key = target_key(bin, change.path());
+                match change.fragment() {
+                    Some(fragment) => {
+                        value.clear();
+                        value.extend_from_slice(&seq.to_be_bytes());
+                        value.extend_from_slice(fragment);
+                        write.put(&key, &value);
+                    }
+                    None => {
+                        let there = match overlay.get(&key) {
+                            Some(there) => *there,
+                            None => self.db.get_pinned(&key).map_err(db)?.is_some(),
+                        };
+                        if !there {
+                            let place = [&partition.to_be_bytes()[..], &seq.to_be_bytes(), &index.to_be_bytes(), &absent.to_be_bytes()];
+                            write.put(self::key(b'a', &place), change.path());
+                            absent += 1;
+                        }
+                        write.delete(&key);
+                    }
+                }
+                if removes {
+                    overlay.insert(key, change.fragment().is_some());
+                }
+                if !dirty.contains(&bin) {
+                    dirty.insert(bin);
+                    marked.push(bin);
+                }
+            }
+        }
+        marked.iter().for_each(|bin| write.put(bin_key(b'd', *bin), b""));
+        write.put(meta_key(partition), position.to_be_bytes());
+        self.db.write_opt(write, &self.write).map_err(|e| {
+            dirty.retain(|bin| !marked.contains(bin));
+            db(e)
+        })
+    }
+
+    /// Moves the position past a Cut, with all that the cut leaves behind, in one write.
+    pub fn pass(&self, partition: PartitionId, passed: &Passed) -> Result<()> {
+        let mut write = WriteBatch::default();
+        passed.clean.iter().for_each(|bin| write.delete(bin_key(b'd', *bin)));
+        passed.published.iter().for_each(|(bin, digest)| write.put(bin_key(b'p', *bin), digest));
+        if let Some(report) = &passed.report {
+            let bytes = serde_json::to_vec(report).map_err(|e| Error::corrupt(format!("a report: {e}")))?;
+            write.put(report_key(partition), bytes);
+        }
+        if passed.absent_reported {
+            let end = (u32::from(partition) + 1).to_be_bytes();
+            write.delete_range(key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]));
+        }
+        write.put(meta_key(partition), passed.position.to_be_bytes());
+        self.db.write_opt(write, &self.write).map_err(db)
+    }
+
+    /// Moves the position over records that have nothing for the partition; forgets the report if `reported`.
+    pub fn advance(&self, partition: PartitionId, position: Offset, reported: bool) -> Result<()> {
+        let mut write = WriteBatch::default();
+        if reported {
+            write.delete(report_key(partition));
+        }
+        write.put(meta_key(partition), position.to_be_bytes());
+        self.db.write_opt(write, &self.write).map_err(db)
+    }
+
+    /// Appends a bin's content: `"path":fragment` members joined by commas, in canonical order. Answers their number.
+    pub fn content(&self, bin: Bin, out: &mut Vec<u8>) -> Result<u64> {
+        let mut count = 0;
+        for item in self.range(bin_key(b't', bin), bin_key(b't', bin + 1)) {
+            let (key, value) = item.map_err(db)?;
+            let (Some(path), Some(fragment)) = (key.get(5..), value.get(8..)) else {
+                return Err(Error::corrupt("bin state: a target does not parse"));
+            };
+            if count > 0 {
+                out.push(b',');
+            }
+            out.push(b'"');
+            out.extend_from_slice(path);
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(fragment);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Forgets everything about a partition.
+    pub fn reset(&self, partition: PartitionId) -> Result<()> {
+        let range = self.layout.bins_of(partition);
+        let mut write = WriteBatch::default();
+        for tag in [b't', b'd', b'p'] {
+            write.delete_range(bin_key(tag, range.start), bin_key(tag, range.end));
+        }
+        let end = (u32::from(partition) + 1).to_be_bytes();
+        write.delete_range(key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]));
+        write.delete(report_key(partition));
+        write.delete(meta_key(partition)); // without a position the partition counts as unknown
+        self.db.write_opt(write, &self.write).map_err(db)
+    }
+
+    /// Takes a bin's content as its published state, in a partition that was reset.
+    pub fn load_bin(&self, loaded: &LoadedBin) -> Result<()> {
+        let mut write = WriteBatch::default();
+        for (path, fragment) in &loaded.targets {
+            let mut value = loaded.seq.to_be_bytes().to_vec();
+            value.extend_from_slice(fragment.as_bytes());
+            write.put(target_key(loaded.bin, path), value);
+        }
+        self.db.write_opt(write, &self.write).map_err(db)?;
+        let mut content = Vec::new();
+        self.content(loaded.bin, &mut content)?;
+        self.db.put_opt(bin_key(b'p', loaded.bin), sha256(&content), &self.write).map_err(db)
+    }
+
+    fn range(&self, from: Vec<u8>, to: Vec<u8>) -> rocksdb::DBIterator<'_> {
+        let mut read = ReadOptions::default();
+        read.set_iterate_upper_bound(to);
+        self.db.iterator_opt(IteratorMode::From(&from, Direction::Forward), read)
+    }
+}
+
+/// A published bin, as a worker with an empty disk loads it.
+pub struct LoadedBin<'a> {
+    /// Its index.
+    pub bin: Bin,
+    /// The seq of the cut it was loaded at.
+    pub seq: Offset,
+    /// Path and canonical fragment.
+    pub targets: Vec<(Cow<'a, str>, &'a str)>,
+}
