@@ -332,7 +332,10 @@ mod tests {
         assert!(unknown().any(|(i, _)| times(i) == 1), "unanswered");
         assert!(unknown().any(|(i, _)| times(i) == 0), "lost");
         assert!((0..200).any(|i| times(i) == 2), "doubled");
-        assert!(records.iter().any(|r| r.time > u64::from(u32::from_be_bytes(r.payload[..].try_into().unwrap()))), "late");
+        assert!(
+            records.iter().any(|r| r.time > u64::from(u32::from_be_bytes(r.payload[..].try_into().unwrap()))),
+            "late"
+        );
         assert!(records.iter().zip(0..).any(|(r, i)| r.offset > i), "gaps");
         assert!(reads.contains(&0) && reads.contains(&99), "lag and outage");
     }

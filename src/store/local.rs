@@ -1,1 +1,87 @@
-//! pending
+//! The store in a local directory.
+//!
+//! It owns the step from *created* to *durable*. An object is written to a temporary file, then linked under its
+//! name, which fails if the name is taken: so it is created once, and nobody ever sees a part of it. But it is
+//! linked below `.new/` first, and enters its place only in [`Store::sync`], after its bytes are on the disk:
+//!
+//! ```text
+//!   .tmp/17-3 ──link──► .new/metadata/7.bins-0a.json ──fsync, link, fsync of the directories──► metadata/7.bins-0a.json
+//!   being written       created: readable                                                      durable
+//! ```
+//!
+//! For a name can reach the disk before the bytes do: on ext4 or XFS, an object linked straight into its place
+//! could be there after a power loss, empty, under a name that must never change its content. This way everything
+//! in place is whole, and what is below `.new/` when nobody has the store open is forgotten, as the contract allows.
+//!
+//! # What is assumed of the medium
+//!
+//! A POSIX file system with hard links and `flock`; what was synced stays. When a sync fails nobody knows what is
+//! on the disk: the store is failed from then on, answers `Corrupt`, and the process is meant to end. A full disk
+//! is found when a file is written, and answers `Unavailable`. Several processes may have one store open.
+//!
+//! File operations block, by up to some 10 ms when the disk is busy. Under tokio they run on its blocking threads;
+//! without a runtime (commands, the simulator) where they are polled.
+
+mod disk;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use self::disk::Disk;
+pub use self::disk::free_bytes;
+use super::{Created, Store};
+use crate::error::{Error, Result};
+
+/// A store in a directory.
+pub struct LocalStore {
+    disk: Arc<Disk>,
+}
+
+impl LocalStore {
+    /// Opens or creates the store in `dir`.
+    pub fn open(dir: &Path) -> Result<LocalStore> {
+        Ok(LocalStore { disk: Arc::new(Disk::open(dir)?) })
+    }
+
+    /// Runs `work` where it may block.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> Result<T> + Send + 'static) -> Result<T> {
+        let disk = self.disk.clone();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => match runtime.spawn_blocking(move || work(&disk)).await {
+                Ok(answer) => answer,
+                Err(e) => Err(Error::indeterminate(format!("a file operation was cut off: {e}"))),
+            },
+            Err(_) => work(&disk),
+        }
+    }
+}
+
+impl Store for LocalStore {
+    fn create<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Created>> {
+        let name = name.to_owned();
+        Box::pin(self.blocking(move |disk| disk.create(&name, bytes)))
+    }
+
+    fn sync<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        let names = names.to_vec();
+        Box::pin(self.blocking(move |disk| disk.sync(&names)))
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        let name = name.to_owned();
+        Box::pin(self.blocking(move |disk| disk.get(&name)))
+    }
+
+    fn swap_pointer<'a>(&'a self, old: Option<&'a Bytes>, new: Bytes) -> BoxFuture<'a, Result<bool>> {
+        let old = old.cloned();
+        Box::pin(self.blocking(move |disk| disk.swap_pointer(old.as_ref(), &new)))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
+        let prefix = prefix.to_owned();
+        Box::pin(self.blocking(move |disk| disk.list(&prefix)))
+    }
+}

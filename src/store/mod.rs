@@ -6,13 +6,16 @@
 //! # The contract
 //!
 //! 1. [`Store::create`] writes the whole object under a name that was free, or reports what is there. Nobody ever
-//!    sees a part of an object. A created object may vanish in a power loss until it was synced.
+//!    sees a part of an object, not even after a power loss. A created object may vanish in a crash of the process
+//!    or of the machine until it was synced.
 //! 2. [`Store::sync`] answers once every named object is durable, whoever wrote it. A named object that is not
 //!    there is an error.
 //! 3. The pointer (`metadata/timestamp.json`) moves by compare-and-swap on the bytes last read, durably: when
 //!    [`Store::swap_pointer`] answers `true`, the new bytes survive a power loss; `false` means that somebody else
 //!    was there first and nothing changed.
-//! 4. `Unavailable` means nothing happened; `Indeterminate` that it may have.
+//! 4. What was created, whoever created it, is found by [`Store::get`] and [`Store::list`] at once. The pointer is
+//!    no object: it is read by [`Store::get`], but neither created nor listed.
+//! 5. `Unavailable` means nothing happened; `Indeterminate` that it may have.
 //!
 //! An S3-compatible store fits: create is a PUT with If-None-Match, sync is nothing, the pointer moves by If-Match.
 //!
@@ -42,7 +45,8 @@ pub enum Created {
 
 /// An object store. See the module for the contract.
 ///
-/// Names are `/`-separated paths of `[A-Za-z0-9._-]` parts, such as `metadata/7.bins-0a.json`.
+/// Names are `/`-separated paths of `[A-Za-z0-9._-]` parts that do not begin with a dot, such as
+/// `metadata/7.bins-0a.json`. Any other name is `Invalid`.
 pub trait Store: Send + Sync {
     /// Creates an object if its name is free.
     fn create<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Created>>;

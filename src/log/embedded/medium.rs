@@ -1,0 +1,309 @@
+//! The database under the embedded log: keys, options, recovery, and which of its errors can pass.
+//!
+//! ```text
+//!   key    partition (3 bytes) │ offset (8 bytes, big-endian)      a partition is a range, in offset order
+//!   value  append time (8 bytes, big-endian) │ payload
+//! ```
+//!
+//! Values from 4 KiB on go to blob files: they are written to the write-ahead log and once more, and never again
+//! by compaction (nothing is ever deleted, so there is nothing to collect).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use bytes::Bytes;
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options, ReadOptions};
+use rocksdb::{WriteBatch, WriteOptions};
+
+use super::super::{Offset, Partition, Record};
+use crate::error::{Error, Result};
+
+/// Two or three of these are the log's memory.
+const MEMTABLE_BYTES: usize = 16 << 20;
+/// Table blocks hold keys and small values only.
+const BLOCK_CACHE_BYTES: usize = 8 << 20;
+/// Values of at least this size are written outside the tables.
+const MIN_BLOB_BYTES: u64 = 4 << 10;
+/// Room that a reopen needs beside a copy of the write-ahead log: manifest, info log, the next write-ahead log.
+const REOPEN_SLACK_BYTES: u64 = 4 << 20;
+/// Where the lower bound of what was answered is kept.
+const MARK_FILE: &str = "ACKNOWLEDGED";
+/// Sorts behind every record.
+const FORMAT_KEY: &[u8] = b"\xffformat";
+const FORMAT: &[u8] = b"1";
+const TIME_BYTES: usize = 8;
+
+/// What is to be written.
+pub(super) struct Entry<'a> {
+    pub to: Partition,
+    pub offset: Offset,
+    pub time: u64,
+    pub payload: &'a Bytes,
+}
+
+/// Why a write failed.
+pub(super) enum Failure {
+    /// For want of room or handles: it may have happened, and reopening will tell.
+    Passing(String),
+    /// For good: what the medium holds is not known.
+    Fatal(Error),
+}
+
+/// An open database.
+pub(super) struct Medium {
+    db: DB,
+    mark: Option<File>,
+}
+
+impl Medium {
+    pub fn open(dir: &Path) -> Result<Medium> {
+        let doing = || format!("cannot open the log in {}", dir.display());
+        let usable = |e: io::Error| Error::invalid("data", format!("{}: {e}", doing()));
+        fs::create_dir_all(dir).map_err(usable)?;
+        let mark = File::options().create(true).truncate(false).read(true).write(true).open(dir.join(MARK_FILE));
+        let mark = mark.map_err(usable)?;
+        let db = DB::open(&options(), dir).map_err(|e| open_error(&e).context(doing()))?;
+        let medium = Medium { db, mark: Some(mark) };
+        medium.check_format(true).and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
+        Ok(medium)
+    }
+
+    pub fn open_read_only(dir: &Path) -> Result<Medium> {
+        let doing = || format!("cannot read the log in {}", dir.display());
+        if !dir.join("CURRENT").exists() {
+            return Err(Error::invalid("data", format!("{}: there is none", doing())));
+        }
+        let db = DB::open_for_read_only(&options(), dir, false).map_err(|e| open_error(&e).context(doing()))?;
+        let medium = Medium { db, mark: File::open(dir.join(MARK_FILE)).ok() };
+        medium.check_format(false).and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
+        Ok(medium)
+    }
+
+    /// Whether the disk has the room that opening again will take.
+    pub fn room_to_reopen(dir: &Path) -> Result<()> {
+        let look = || -> io::Result<(u64, u64)> {
+            let mut wal = 0;
+            for entry in fs::read_dir(dir)? {
+                let entry = entry?;
+                if entry.path().extension().is_some_and(|ext| ext == "log") {
+                    wal += entry.metadata()?.len();
+                }
+            }
+            let disk = rustix::fs::statvfs(dir)?;
+            Ok((disk.f_bavail * disk.f_frsize, wal + REOPEN_SLACK_BYTES))
+        };
+        match look() {
+            Ok((free, need)) if free < need => Err(Error::unavailable(format!(
+                "the disk of the log is full: {free} bytes free, {need} needed to go on"
+            ))),
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::unavailable(format!("cannot look at the disk of the log: {e}"))),
+        }
+    }
+
+    fn check_format(&self, create: bool) -> Result<()> {
+        let corrupt = |e: rocksdb::Error| Error::corrupt(e.into_string());
+        match self.db.get(FORMAT_KEY).map_err(corrupt)? {
+            Some(format) if format == FORMAT => Ok(()),
+            Some(format) => {
+                Err(Error::unsupported(format!("it is of format {}, not 1", String::from_utf8_lossy(&format))))
+            }
+            None if !self.ends()?.is_empty() => Err(Error::corrupt("it has records but no format")),
+            None if create => {
+                let mut batch = WriteBatch::default();
+                batch.put(FORMAT_KEY, FORMAT);
+                self.db.write_opt(batch, &synced()).map_err(|e| open_error(&e))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_mark(&self) -> Result<()> {
+        let mut bytes = [0; 8];
+        let Some(mark) = &self.mark else { return Ok(()) };
+        match mark.read_exact_at(&mut bytes, 0) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()), // never written
+            Err(e) => return Err(Error::corrupt(format!("{MARK_FILE}: {e}"))),
+        }
+        let (answered, found) = (u64::from_be_bytes(bytes), self.db.latest_sequence_number());
+        if found < answered {
+            let lost = format!("{answered} writes were acknowledged, only {found} are there: records were lost");
+            return Err(Error::corrupt(lost));
+        }
+        Ok(())
+    }
+
+    /// One past the last record of every partition that has one.
+    pub fn ends(&self) -> Result<BTreeMap<Partition, Offset>> {
+        let mut ends = BTreeMap::new();
+        let mut it = self.db.raw_iterator();
+        it.seek_to_first();
+        while let Some(found) = it.key().filter(|found| *found != FORMAT_KEY) {
+            let (of, _) = parse_key(found)?;
+            it.seek_for_prev(key(of, Offset::MAX));
+            let (same, last) = parse_key(it.key().unwrap_or_default())?;
+            if same != of {
+                return Err(Error::corrupt("the log's keys are out of order"));
+            }
+            ends.insert(of, last + 1);
+            it.seek(key(of, Offset::MAX));
+        }
+        it.status().map_err(|e| read_error(&e))?;
+        Ok(ends)
+    }
+
+    /// Writes and syncs all of `entries`, or none.
+    pub fn write(&self, entries: &[Entry<'_>]) -> std::result::Result<(), Failure> {
+        let mut batch = WriteBatch::default();
+        let mut value = Vec::new();
+        for entry in entries {
+            value.clear();
+            value.extend_from_slice(&entry.time.to_be_bytes());
+            value.extend_from_slice(entry.payload);
+            batch.put(key(entry.to, entry.offset), &value);
+        }
+        self.db.write_opt(batch, &synced()).map_err(|e| {
+            if can_pass(&e) {
+                Failure::Passing(e.into_string())
+            } else {
+                Failure::Fatal(Error::corrupt(format!("the log cannot be written: {e}")))
+            }
+        })?;
+        if let Some(mark) = &self.mark {
+            // Not synced: it has to outlive the process only. A missing update leaves a lower bound.
+            let _ = mark.write_all_at(&self.db.latest_sequence_number().to_be_bytes(), 0);
+        }
+        Ok(())
+    }
+
+    /// The records in `range`, at most about `max_bytes` of payload but at least one.
+    pub fn scan(&self, of: Partition, range: Range<Offset>, max_bytes: usize) -> Result<Vec<Record>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(key(of, range.end));
+        options.fill_cache(false);
+        let mut it = self.db.raw_iterator_opt(options);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        it.seek(key(of, range.start));
+        while let Some((key, value)) = it.item() {
+            let record = record(parse_key(key)?.1, value)?;
+            bytes += record.payload.len();
+            if bytes > max_bytes && !records.is_empty() {
+                return Ok(records);
+            }
+            records.push(record);
+            it.next();
+        }
+        it.status().map_err(|e| read_error(&e))?;
+        Ok(records)
+    }
+
+    /// The record at `at`.
+    pub fn get(&self, of: Partition, at: Offset) -> Result<Option<Record>> {
+        let value = self.db.get_pinned(key(of, at)).map_err(|e| read_error(&e))?;
+        value.map(|value| record(at, &value)).transpose()
+    }
+}
+
+fn options() -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    let mut o = Options::default();
+    o.create_if_missing(true);
+    o.set_block_based_table_factory(&table);
+    o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    o.set_write_buffer_size(MEMTABLE_BYTES);
+    o.set_max_write_buffer_number(3);
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_enable_blob_files(true);
+    o.set_min_blob_size(MIN_BLOB_BYTES);
+    o.set_blob_compression_type(DBCompressionType::Lz4);
+    o.set_bytes_per_sync(1 << 20);
+    o.set_max_open_files(512);
+    o.set_keep_log_file_num(2);
+    o.set_max_log_file_size(1 << 20);
+    o.set_log_level(LogLevel::Warn);
+    o.set_stats_dump_period_sec(0);
+    o
+}
+
+fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+fn key(of: Partition, at: Offset) -> [u8; 11] {
+    let (kind, id) = match of {
+        Partition::Ledger => (0, 0),
+        Partition::Folds => (1, 0),
+        Partition::Changes(id) => (2, id),
+    };
+    let mut key = [kind; 11];
+    key[1..3].copy_from_slice(&id.to_be_bytes());
+    key[3..].copy_from_slice(&at.to_be_bytes());
+    key
+}
+
+fn parse_key(key: &[u8]) -> Result<(Partition, Offset)> {
+    let foreign = || Error::corrupt(format!("the log has a foreign key {}", hex::encode(key)));
+    let (head, at) = key.split_first_chunk::<3>().ok_or_else(foreign)?;
+    let at = Offset::from_be_bytes(at.try_into().map_err(|_| foreign())?);
+    match head {
+        [0, 0, 0] => Ok((Partition::Ledger, at)),
+        [1, 0, 0] => Ok((Partition::Folds, at)),
+        [2, high, low] => Ok((Partition::Changes(u16::from_be_bytes([*high, *low])), at)),
+        _ => Err(foreign()),
+    }
+}
+
+fn record(offset: Offset, value: &[u8]) -> Result<Record> {
+    let Some((time, payload)) = value.split_first_chunk::<TIME_BYTES>() else {
+        return Err(Error::corrupt(format!("the log's record at {offset} is cut short")));
+    };
+    Ok(Record { offset, time: u64::from_be_bytes(*time), payload: Bytes::copy_from_slice(payload) })
+}
+
+/// Whether an error is about room or handles, which come back. RocksDB tells it in words only.
+fn can_pass(e: &rocksdb::Error) -> bool {
+    let words = ["No space left on device", "Disk quota exceeded", "Too many open files", "Cannot allocate memory"];
+    words.iter().any(|word| e.as_ref().contains(word))
+}
+
+fn read_error(e: &rocksdb::Error) -> Error {
+    let message = format!("the log cannot be read: {e}");
+    if can_pass(e) { Error::unavailable(message) } else { Error::corrupt(message) }
+}
+
+fn open_error(e: &rocksdb::Error) -> Error {
+    let locked = e.as_ref().contains("lock hold by current process") || e.as_ref().contains("While lock file");
+    if locked || can_pass(e) { Error::unavailable(e.to_string()) } else { Error::corrupt(e.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_by_partition_then_offset_and_come_back() {
+        let places = [
+            (Partition::Ledger, 0),
+            (Partition::Ledger, 256),
+            (Partition::Folds, 1),
+            (Partition::Changes(0), 7),
+            (Partition::Changes(1), 0),
+            (Partition::Changes(256), u64::MAX),
+        ];
+        assert!(places.iter().map(|(of, at)| key(*of, *at)).is_sorted());
+        assert!(places.iter().all(|(of, at)| parse_key(&key(*of, *at)).unwrap() == (*of, *at)));
+        assert!(key(Partition::Changes(u16::MAX), u64::MAX).as_slice() < FORMAT_KEY);
+        for foreign in [&b""[..], b"\x00", b"\x00\x00\x01\0\0\0\0\0\0\0\0", b"\x03\x00\x00\0\0\0\0\0\0\0\0", FORMAT_KEY]
+        {
+            assert!(parse_key(foreign).is_err());
+        }
+    }
+}

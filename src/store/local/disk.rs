@@ -1,0 +1,337 @@
+//! The blocking half of the local store: its directories, and the order of the system calls.
+//!
+//! Between processes, three things are settled by the file system: who creates an object (`link` fails if the name
+//! is there), who moves the pointer (`flock` on `.lock`), and who may forget what a crash left (`flock` on `.open`,
+//! held shared by everybody who has the store open).
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock, statvfs, syncfs};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::error::{Error, Result};
+use crate::store::{Created, POINTER};
+
+/// From so many objects on, one sync of the file system is cheaper than one of each file.
+const SYNCFS_FROM: usize = 8;
+/// How often an operation starts again because another process moved the same name meanwhile.
+const RETRIES: usize = 100;
+const TEMPORARY: &str = ".tmp";
+const UNSYNCED: &str = ".new";
+const POINTER_LOCK: &str = ".lock";
+const OPEN_LOCK: &str = ".open";
+
+pub(super) struct Disk {
+    root: PathBuf,
+    temporaries: AtomicU64,
+    /// Set by the first sync that failed.
+    failed: OnceLock<Error>,
+    /// Shared lock: nobody may clean up.
+    _open: File,
+}
+
+impl Disk {
+    pub fn open(root: &Path) -> Result<Disk> {
+        let usable = |e: io::Error| Error::invalid("data", format!("cannot open the store in {}: {e}", root.display()));
+        for dir in [root.to_owned(), root.join(TEMPORARY), root.join(UNSYNCED)] {
+            fs::create_dir_all(dir).map_err(usable)?;
+        }
+        let open = lock_file(&root.join(OPEN_LOCK)).map_err(usable)?;
+        if flock(&open, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            for dir in [TEMPORARY, UNSYNCED] {
+                empty(&root.join(dir)).map_err(usable)?;
+            }
+        }
+        retry_on_intr(|| flock(&open, FlockOperation::LockShared)).map_err(|e| usable(e.into()))?;
+        let disk = Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), _open: open };
+        disk.sync_dir(root)?;
+        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk.sync_dir(parent)?;
+        }
+        Ok(disk)
+    }
+
+    pub fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
+        self.check(name)?;
+        if name == POINTER {
+            return Err(Error::invalid("name", format!("{POINTER} is the pointer: it is swapped, not created")));
+        }
+        let (place, new) = (self.place(name), self.unsynced(name));
+        let same = |there: Bytes| if there == bytes { Created::Same } else { Created::Other(there) };
+        let failed = |e: io::Error| problem(&e, &format!("cannot create object {name}"));
+        if let Some(there) = self.get(name)? {
+            return Ok(same(there));
+        }
+        let (mut file, temporary) = self.temporary().map_err(failed)?;
+        file.write_all(&bytes).map_err(failed)?;
+        drop(file);
+        for _ in 0..RETRIES {
+            match fs::hard_link(&temporary.0, &new) {
+                // Unless somebody created it and synced it just before: then that one is in place, and counts.
+                Ok(()) => match read(&place).map_err(failed)? {
+                    None => return Ok(Created::New),
+                    Some(there) => {
+                        let _ = fs::remove_file(&new); // it only takes room
+                        return Ok(same(there));
+                    }
+                },
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                    if let Some(there) = self.get(name)? {
+                        return Ok(same(there));
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => make_parents(&new).map_err(failed)?,
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Err(Error::unavailable(format!("object {name} is not at rest")))
+    }
+
+    pub fn sync(&self, names: &[String]) -> Result<()> {
+        names.iter().try_for_each(|name| self.check(name))?;
+        self.sync_bytes(names)?;
+        let mut dirs = BTreeSet::new();
+        for name in names {
+            let place = self.place(name);
+            self.put_in_place(name, &place)?;
+            // Every folder on the way: another process may have made it and not synced it.
+            dirs.extend(place.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)).map(Path::to_owned));
+        }
+        dirs.iter().try_for_each(|dir| self.sync_dir(dir))
+    }
+
+    /// Makes the bytes of all the objects durable, wherever they are.
+    fn sync_bytes(&self, names: &[String]) -> Result<()> {
+        let mut files = Vec::new();
+        for name in names {
+            let file = self.open_object(name).map_err(|e| problem(&e, &format!("cannot open object {name}")))?;
+            let file = file.ok_or_else(|| missing(name))?;
+            if names.len() < SYNCFS_FROM {
+                files.push((name, file));
+            }
+        }
+        if names.len() >= SYNCFS_FROM {
+            return File::open(&self.root)
+                .and_then(|root| syncfs(root).map_err(io::Error::from))
+                .map_err(|e| self.fail(&e, "cannot sync the store's file system"));
+        }
+        files.iter().try_for_each(|(name, file)| {
+            file.sync_all().map_err(|e| self.fail(&e, &format!("cannot sync object {name}")))
+        })
+    }
+
+    /// Moves an object whose bytes are durable to its place, if it is not there yet.
+    fn put_in_place(&self, name: &str, place: &Path) -> Result<()> {
+        let failed = |e: io::Error| problem(&e, &format!("cannot put object {name} in place"));
+        let new = self.unsynced(name);
+        for _ in 0..RETRIES {
+            match fs::hard_link(&new, place) {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(_) if place.exists() => return Ok(()), // the usual case of an object that was synced before
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    if !new.exists() && !place.exists() {
+                        return Err(missing(name));
+                    }
+                    make_parents(place).map_err(failed)?;
+                    continue;
+                }
+                Err(e) => return Err(failed(e)),
+            }
+            let _ = fs::remove_file(&new); // or it is forgotten at the next open
+            return Ok(());
+        }
+        Err(Error::unavailable(format!("object {name} is not at rest")))
+    }
+
+    pub fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        self.check(name)?;
+        let read = || -> io::Result<Option<Bytes>> {
+            let Some(mut file) = self.open_object(name)? else { return Ok(None) };
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(Some(bytes.into()))
+        };
+        read().map_err(|e| problem(&e, &format!("cannot read object {name}")))
+    }
+
+    /// In place first; there once more, since it may move while it is looked for.
+    fn open_object(&self, name: &str) -> io::Result<Option<File>> {
+        for path in [self.place(name), self.unsynced(name), self.place(name)] {
+            if let Some(file) = open(&path)? {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
+    pub fn swap_pointer(&self, old: Option<&Bytes>, new: &Bytes) -> Result<bool> {
+        if let Some(e) = self.failed.get() {
+            return Err(e.clone());
+        }
+        let failed = |e: io::Error| problem(&e, "cannot move the pointer");
+        let lock = lock_file(&self.root.join(POINTER_LOCK)).map_err(failed)?;
+        retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive)).map_err(|e| failed(e.into()))?; // until it is dropped
+        let place = self.place(POINTER);
+        if read(&place).map_err(failed)?.as_ref() != old {
+            return Ok(false);
+        }
+        let (mut file, temporary) = self.temporary().map_err(failed)?;
+        file.write_all(new).map_err(failed)?;
+        file.sync_all().map_err(|e| self.fail(&e, "cannot sync the pointer"))?;
+        make_parents(&place).map_err(failed)?;
+        fs::rename(&temporary.0, &place).map_err(failed)?;
+        place
+            .ancestors()
+            .skip(1)
+            .take_while(|dir| dir.starts_with(&self.root))
+            .try_for_each(|dir| self.sync_dir(dir))?;
+        Ok(true)
+    }
+
+    pub fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut names = BTreeSet::new();
+        for base in [self.root.join(UNSYNCED), self.root.clone()] {
+            walk(&base, "", prefix, &mut names).map_err(|e| problem(&e, "cannot list the store"))?;
+        }
+        names.remove(POINTER);
+        Ok(names.into_iter().collect())
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn unsynced(&self, name: &str) -> PathBuf {
+        self.root.join(UNSYNCED).join(name)
+    }
+
+    fn check(&self, name: &str) -> Result<()> {
+        if let Some(e) = self.failed.get() {
+            return Err(e.clone());
+        }
+        if !name.split('/').all(is_part) {
+            let rule = "must be `/`-separated parts of [A-Za-z0-9._-] that do not begin with a dot";
+            return Err(Error::invalid("name", format!("{name:?} {rule}")));
+        }
+        Ok(())
+    }
+
+    fn temporary(&self) -> io::Result<(File, Temporary)> {
+        loop {
+            let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join(TEMPORARY).join(format!("{}-{number}", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((file, Temporary(path))),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {} // the same process id in another container
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|e| self.fail(&e, &format!("cannot sync the folder {}", dir.display())))
+    }
+
+    /// A sync failed: whatever a later one says cannot be believed.
+    fn fail(&self, e: &io::Error, doing: &str) -> Error {
+        let error = Error::corrupt(format!("{doing}: {e}"));
+        self.failed.get_or_init(|| error).clone()
+    }
+}
+
+/// Removes the file when it is done with, whether it was linked or not.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0); // renamed, or removed at the next open
+    }
+}
+
+/// The bytes free to this user on the file system of `dir`.
+pub fn free_bytes(dir: &Path) -> Result<u64> {
+    let disk =
+        statvfs(dir).map_err(|e| problem(&e.into(), &format!("cannot look at the disk of {}", dir.display())))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+fn is_part(part: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !part.is_empty() && !part.starts_with('.') && part.bytes().all(legal)
+}
+
+fn missing(name: &str) -> Error {
+    Error::corrupt(format!("object {name} was to be made durable but is not there"))
+}
+
+/// What an error of the file system means. A sync that failed is not told apart here: see [`Disk::fail`].
+fn problem(e: &io::Error, doing: &str) -> Error {
+    match Errno::from_io_error(e) {
+        Some(Errno::IO | Errno::ROFS | Errno::UCLEAN) => Error::corrupt(format!("{doing}: {e}")),
+        Some(Errno::NOSPC | Errno::DQUOT) => Error::unavailable(format!("{doing}: the disk is full ({e})")),
+        _ => Error::unavailable(format!("{doing}: {e}")),
+    }
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Bytes>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes.into())),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).open(path)
+}
+
+fn make_parents(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// Removes all that is in `dir`.
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}
+
+/// Adds the names of the objects below `base`/`folder` that begin with `prefix`.
+fn walk(base: &Path, folder: &str, prefix: &str, names: &mut BTreeSet<String>) -> io::Result<()> {
+    let entries = match fs::read_dir(base.join(folder)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Some(part) = entry.file_name().to_str().filter(|part| is_part(part)).map(str::to_owned) else { continue };
+        let name = format!("{folder}{part}");
+        if entry.file_type()?.is_dir() {
+            let folder = format!("{name}/");
+            if folder.starts_with(prefix) || prefix.starts_with(&folder) {
+                walk(base, &folder, prefix, names)?;
+            }
+        } else if name.starts_with(prefix) {
+            names.insert(name);
+        }
+    }
+    Ok(())
+}

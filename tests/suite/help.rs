@@ -1,0 +1,55 @@
+//! What several modules of the suite need.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// A test that takes longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Set in a process that a test started to be its other half.
+const CHILD_DIR: &str = "TUFLOG_TEST_CHILD_DIR";
+
+/// A scratch folder on the disk of the build, not on a tmpfs.
+pub fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("suite-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("scratch folder")
+}
+
+/// The folder to work in, when this process is the other half of a test.
+pub fn child_dir() -> Option<std::path::PathBuf> {
+    std::env::var_os(CHILD_DIR).map(Into::into)
+}
+
+/// This binary again, to run only `test` (`module::name`) as a child that works in `dir`.
+pub fn child(test: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("own path"));
+    command.args(["--exact", test, "--nocapture"]).env(CHILD_DIR, dir).stdin(Stdio::null());
+    command
+}
+
+/// Runs `test` as a child on a file system of `megabytes` that only it can see. False when this machine does not
+/// let us mount one.
+pub fn child_on_small_disk(test: &str, megabytes: u32) -> bool {
+    let dir = scratch();
+    let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs '{}'", dir.path().display());
+    for namespace in [&["--mount"][..], &["--user", "--map-root-user", "--mount"]] {
+        let own = || {
+            let mut command = Command::new("unshare");
+            command.args(namespace).args(["sh", "-c"]);
+            command
+        };
+        if own().arg(&mount).output().is_ok_and(|out| out.status.success()) {
+            let child = child(test, dir.path());
+            let line = format!("{mount} && exec \"$0\" \"$@\"");
+            let out =
+                own().arg(line).arg(child.get_program()).args(child.get_args()).env(CHILD_DIR, dir.path()).output();
+            let out = out.expect("unshare ran a moment ago");
+            let text = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success() && text.contains("1 passed"), "{text}");
+            return true;
+        }
+    }
+    eprintln!("not run: this machine does not let us mount a small file system");
+    false
+}
