@@ -132,7 +132,14 @@ mod tests {
 
     #[test]
     fn impossible_layouts_are_refused_by_name() {
-        for (bins, partitions, field) in [(3, 1, "bins"), (1, 1, "bins"), (1 << 17, 1, "bins"), (4, 3, "partitions"), (4, 8, "partitions"), (4, 0, "partitions")] {
+        for (bins, partitions, field) in [
+            (3, 1, "bins"),
+            (1, 1, "bins"),
+            (1 << 17, 1, "bins"),
+            (4, 3, "partitions"),
+            (4, 8, "partitions"),
+            (4, 0, "partitions"),
+        ] {
             assert_eq!(Layout::new(bins, partitions).unwrap_err().field.as_deref(), Some(field));
         }
         let l = Layout::new(16, 1).unwrap();

@@ -149,7 +149,8 @@ impl Batch {
             return Err(Error::invalid("changes", "must hold at least one change"));
         }
         if changes.len() > MAX_BATCH_CHANGES {
-            let rule = format!("too many: {} changes, the limit is {MAX_BATCH_CHANGES}; split the batch", changes.len());
+            let rule =
+                format!("too many: {} changes, the limit is {MAX_BATCH_CHANGES}; split the batch", changes.len());
             return Err(Error::invalid("changes", rule));
         }
         let (mut hasher, mut line, mut bytes) = (Sha256::new(), Vec::new(), 0);
@@ -210,7 +211,10 @@ fn check_hashes(hashes: &BTreeMap<String, String>) -> Result<()> {
             return Err(Error::invalid("hashes", format!("{name:?} is not a known algorithm ({known})")));
         };
         if digest.len() != *len || !digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Err(Error::invalid(field(), format!("must be {len} lower-case hexadecimal digits, found {digest:?}")));
+            return Err(Error::invalid(
+                field(),
+                format!("must be {len} lower-case hexadecimal digits, found {digest:?}"),
+            ));
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 //! Time enters the repository in Cut and Renew records alone; everything published takes it from
 //! there, never from here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A source of the present time in Unix seconds.

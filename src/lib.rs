@@ -1,15 +1,16 @@
 //! tuflog: an event-sourced, log-structured metadata store for TUF (The Update Framework).
-pub mod error;
-pub mod clock;
-pub mod tuf;
 pub mod bins;
 pub mod change;
-pub mod log;
-pub mod ledger;
-pub mod store;
-pub mod pool;
-pub mod fold;
-pub mod recover;
+pub mod clock;
 pub mod compact;
+pub mod error;
+pub mod fold;
+pub mod intake;
+pub mod ledger;
+pub mod log;
+pub mod pool;
+pub mod recover;
+pub mod store;
+pub mod tuf;
 
 pub use error::{Error, Result};

@@ -107,7 +107,10 @@ async fn stored_state(store: &dyn Store, c: &Checkpoint) -> Result<State> {
     let Some(named) = &c.state else { return Err(Error::corrupt(format!("Checkpoint {} names no ledger state", c.n))) };
     let bytes = object(store, &store::ledger_state_name(c.n), None).await?;
     if sha256(&bytes) != named.sha256 {
-        return Err(Error::corrupt(format!("the stored ledger state of cut {} is not the one its Checkpoint names", c.n)));
+        return Err(Error::corrupt(format!(
+            "the stored ledger state of cut {} is not the one its Checkpoint names",
+            c.n
+        )));
     }
     let saved = Saved::decode(&bytes)?;
     let mut chunks = Vec::new();

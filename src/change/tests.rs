@@ -37,7 +37,11 @@ fn every_refusal_names_the_field_and_the_rule() {
         ("[{\"op\":\"add\",\"path\":\"a\",\"length\":1}]".into(), "changes[0].hashes", "required"),
         ("[{\"op\":\"add\",\"path\":\"a\",\"length\":-1}]".into(), "changes[0].length", "integer"),
         ("[{\"op\":\"add\",\"path\":\"a\",\"length\":1.5}]".into(), "changes[0].length", "1.5"),
-        ("[{\"op\":\"add\",\"path\":\"a\",\"length\":9007199254740992,\"hashes\":{}}]".into(), "changes[0].length", "2^53"),
+        (
+            "[{\"op\":\"add\",\"path\":\"a\",\"length\":9007199254740992,\"hashes\":{}}]".into(),
+            "changes[0].length",
+            "2^53",
+        ),
         ("[{\"op\":\"add\",\"path\":\"a\",\"length\":1,\"hashes\":{}}]".into(), "changes[0].hashes.sha256", "required"),
         (add("").replace("012", "01G"), "changes[0].hashes.sha256", "64 lower-case"),
         (add("").replace("abc", "ABC"), "changes[0].hashes.sha256", "64 lower-case"),
@@ -63,7 +67,8 @@ fn every_refusal_names_the_field_and_the_rule() {
         assert!(e.field.as_deref().is_some_and(|f| f.starts_with(field)), "{changes}: field is {:?}", e.field);
         assert!(e.message.contains(rule), "{changes}: {e}");
     }
-    for (id, ok) in [("", false), ("a b", false), ("a/b", false), (&"x".repeat(129) as &str, false), ("A.z_0:-", true)] {
+    for (id, ok) in [("", false), ("a b", false), ("a/b", false), (&"x".repeat(129) as &str, false), ("A.z_0:-", true)]
+    {
         assert_eq!(check_id(id).is_ok(), ok, "{id}");
     }
 }
@@ -78,7 +83,8 @@ fn a_valid_add_becomes_canonical_bytes() {
     let mut line = Vec::new();
     b.changes[0].write_line(&mut line);
     assert_eq!(line.len(), b.changes[0].line_len());
-    let mut canonical = crate::tuf::canonical::to_vec(&serde_json::from_slice::<serde_json::Value>(&line).unwrap()).unwrap();
+    let mut canonical =
+        crate::tuf::canonical::to_vec(&serde_json::from_slice::<serde_json::Value>(&line).unwrap()).unwrap();
     canonical.push(b'\n');
     assert_eq!(line, canonical);
 }
@@ -94,7 +100,8 @@ fn too_many_changes_are_refused_by_number() {
 #[test]
 fn admitted_algorithms_pass() {
     let sha512 = "ab".repeat(64);
-    let body = format!("{{\"changes\":{}}}", add("").replace("\"sha256\"", &format!("\"sha512\":\"{sha512}\",\"sha256\"")));
+    let body =
+        format!("{{\"changes\":{}}}", add("").replace("\"sha256\"", &format!("\"sha512\":\"{sha512}\",\"sha256\"")));
     assert!(BatchRequest::parse(body.as_bytes()).unwrap().validate(|| "x".into(), &["sha512".into()]).is_ok());
 }
 

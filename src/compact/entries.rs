@@ -43,7 +43,9 @@ impl Entries {
         self.digits.clear();
         for (bin, version) in self.versions.iter().enumerate() {
             let comma = if bin > 0 { "," } else { "" };
-            self.rendered.extend_from_slice(format!("{comma}\"{}.json\":{{\"version\":", self.layout.name(bin as Bin)).as_bytes());
+            self.rendered.extend_from_slice(
+                format!("{comma}\"{}.json\":{{\"version\":", self.layout.name(bin as Bin)).as_bytes(),
+            );
             let start = self.rendered.len();
             self.rendered.extend_from_slice(version.to_string().as_bytes());
             self.digits.push(start..self.rendered.len());

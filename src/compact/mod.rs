@@ -234,7 +234,8 @@ impl Compactor {
             let parts = self.reports.entry((report.n, report.partition)).or_default();
             match parts.get(&report.part) {
                 Some(other) if *other != report => {
-                    let what = format!("two different reports of partition {} about cut {}", report.partition, report.n);
+                    let what =
+                        format!("two different reports of partition {} about cut {}", report.partition, report.n);
                     return Err(Error::corrupt(what));
                 }
                 _ => drop(parts.insert(report.part, report)),
@@ -338,7 +339,9 @@ impl Compactor {
             .await;
         let snapshot = self.put(&mut names, open.n, "snapshot", file.into()).await?;
         let mut state = None;
-        if let Some(saved::Objects { state: bytes, ids, digests: StateRef { sha256, ids: ids_sha256 } }) = &self.state_objects {
+        if let Some(saved::Objects { state: bytes, ids, digests: StateRef { sha256, ids: ids_sha256 } }) =
+            &self.state_objects
+        {
             for (name, bytes) in [(store::ledger_state_name(n), bytes), (store::ledger_ids_name(n), ids)] {
                 store::create_same(&*self.parts.store, &name, bytes.clone()).await?;
                 names.push(name);

@@ -109,7 +109,20 @@ impl Fold {
         let changes = Changes::new(&*parts.log, partition, follower.state.ends[usize::from(partition)]);
         let dirty = parts.state.dirty(partition)?;
         let report = parts.state.report(partition)?.as_ref().map(Outgoing::new);
-        Ok(Fold { parts, partition, layout, follower, scout, changes, held: None, run: None, position, stored, dirty, report })
+        Ok(Fold {
+            parts,
+            partition,
+            layout,
+            follower,
+            scout,
+            changes,
+            held: None,
+            run: None,
+            position,
+            stored,
+            dirty,
+            report,
+        })
     }
 
     /// The seq of the next ledger record it will take.
@@ -163,19 +176,21 @@ impl Fold {
                 },
             };
             match (&entry.record, &entry.event) {
-                (Record::Commit(commit), Event::Commit(outcomes)) => match self.collect(entry.seq, commit, outcomes).await {
-                    Ok(Some(batches)) => {
-                        run.changes += batches.iter().map(|b| b.changes.len()).sum::<usize>();
-                        run.batches.extend(batches);
-                    }
-                    found => {
-                        self.held = Some(entry);
-                        match found {
-                            Err(e) if run.next == 0 => return Err(e),
-                            _ => break,
+                (Record::Commit(commit), Event::Commit(outcomes)) => {
+                    match self.collect(entry.seq, commit, outcomes).await {
+                        Ok(Some(batches)) => {
+                            run.changes += batches.iter().map(|b| b.changes.len()).sum::<usize>();
+                            run.batches.extend(batches);
+                        }
+                        found => {
+                            self.held = Some(entry);
+                            match found {
+                                Err(e) if run.next == 0 => return Err(e),
+                                _ => break,
+                            }
                         }
                     }
-                },
+                }
                 (_, Event::Cut) => {
                     self.held = Some(entry);
                     break;
@@ -199,7 +214,8 @@ impl Fold {
             return Ok(self.held.as_ref().is_some_and(|e| e.event == Event::Cut));
         };
         if !run.batches.is_empty() {
-            let (state, partition, mut dirty) = (self.parts.state.clone(), self.partition, std::mem::take(&mut self.dirty));
+            let (state, partition, mut dirty) =
+                (self.parts.state.clone(), self.partition, std::mem::take(&mut self.dirty));
             let work = run.clone();
             let (written, dirty) = self
                 .parts
@@ -223,7 +239,12 @@ impl Fold {
     }
 
     /// What the valid batches of a Commit change in this partition; `None` while a segment is not there yet.
-    async fn collect(&mut self, seq: Offset, commit: &Commit, outcomes: &[Outcome]) -> Result<Option<Vec<BatchChanges>>> {
+    async fn collect(
+        &mut self,
+        seq: Offset,
+        commit: &Commit,
+        outcomes: &[Outcome],
+    ) -> Result<Option<Vec<BatchChanges>>> {
         let valid = |index: usize| outcomes.get(index) == Some(&Outcome::Valid);
         let count_of = |index: usize| {
             let here = |(p, count): &(PartitionId, u32)| (*p == self.partition).then_some(*count);
@@ -276,7 +297,8 @@ impl Fold {
             if cut.wait.contains(&self.partition) {
                 let offset = cut.ends[usize::from(self.partition)];
                 let absent = self.parts.state.absent(self.partition)?;
-                let report = FoldReport { n: cut.n, partition: self.partition, part: 0, parts: 1, offset, bins, absent };
+                let report =
+                    FoldReport { n: cut.n, partition: self.partition, part: 0, parts: 1, offset, bins, absent };
                 passed.report = Some(report);
                 passed.absent_reported = true;
             }
@@ -298,9 +320,7 @@ impl Fold {
         let bins = layout.bins_of(self.partition);
         let always: BTreeSet<Bin> = match cut.all {
             true => bins.collect(),
-            false => {
-                slots::due(bins, layout.bins(), settings.bin_period_s(), cut.previous_time, cut.time).collect()
-            }
+            false => slots::due(bins, layout.bins(), settings.bin_period_s(), cut.previous_time, cut.time).collect(),
         };
         let candidates: BTreeSet<Bin> = always.union(&self.dirty).copied().collect();
         if candidates.is_empty() {
@@ -361,10 +381,18 @@ fn decode(
         let segment = Segment::decode(bytes)?;
         for (part, changes) in segment.parts {
             if ids.get(part.index as usize) != Some(&part.id) {
-                return Err(Error::corrupt(format!("a segment holds batch {:?} at an index its Commit gives to another", part.id)));
+                return Err(Error::corrupt(format!(
+                    "a segment holds batch {:?} at an index its Commit gives to another",
+                    part.id
+                )));
             }
-            if segment.partition != partition || changes.iter().any(|c| layout.partition_of(layout.bin_of(c.path())) != partition) {
-                return Err(Error::corrupt(format!("a segment of batch {:?} holds changes of another partition", part.id)));
+            if segment.partition != partition
+                || changes.iter().any(|c| layout.partition_of(layout.bin_of(c.path())) != partition)
+            {
+                return Err(Error::corrupt(format!(
+                    "a segment of batch {:?} holds changes of another partition",
+                    part.id
+                )));
             }
             if let Some(at) = index_of(part.index as usize) {
                 batches[at].changes.extend(changes);
@@ -374,7 +402,9 @@ fn decode(
     for (batch, (i, count)) in batches.iter().zip(wanted) {
         if batch.changes.len() != *count as usize {
             let (is, id) = (batch.changes.len(), &ids[*i]);
-            return Err(Error::corrupt(format!("batch {id:?} has {is} changes in its segments, its Commit says {count}")));
+            return Err(Error::corrupt(format!(
+                "batch {id:?} has {is} changes in its segments, its Commit says {count}"
+            )));
         }
     }
     Ok(batches)

@@ -222,7 +222,12 @@ impl State {
                             None => self.db.get_pinned(&key).map_err(db)?.is_some(),
                         };
                         if !there {
-                            let place = [&partition.to_be_bytes()[..], &seq.to_be_bytes(), &index.to_be_bytes(), &absent.to_be_bytes()];
+                            let place = [
+                                &partition.to_be_bytes()[..],
+                                &seq.to_be_bytes(),
+                                &index.to_be_bytes(),
+                                &absent.to_be_bytes(),
+                            ];
                             write.put(self::key(b'a', &place), change.path());
                             absent += 1;
                         }

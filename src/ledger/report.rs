@@ -126,7 +126,9 @@ impl FoldReport {
             whole.bins.extend(part.bins.iter().cloned());
             for a in &part.absent {
                 match whole.absent.last_mut() {
-                    Some(last) if (last.seq, last.index) == (a.seq, a.index) => last.paths.extend(a.paths.iter().cloned()),
+                    Some(last) if (last.seq, last.index) == (a.seq, a.index) => {
+                        last.paths.extend(a.paths.iter().cloned())
+                    }
                     _ => whole.absent.push(a.clone()),
                 }
             }

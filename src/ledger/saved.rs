@@ -144,7 +144,8 @@ impl Saved {
 
     /// The state, given the ids objects that [`Saved::chunks`] names.
     pub fn restore(self, chunks: &[Bytes]) -> Result<State> {
-        let layout = Layout::new(self.bins, self.partitions).map_err(|e| Error::corrupt(format!("ledger state: {e}")))?;
+        let layout =
+            Layout::new(self.bins, self.partitions).map_err(|e| Error::corrupt(format!("ledger state: {e}")))?;
         let mut roots = BTreeMap::new();
         for (version, document) in self.roots {
             let (root, _) = Root::parse(document.as_bytes())?;
@@ -174,11 +175,21 @@ impl Saved {
         };
         if let Some(s) = self.stamp {
             let root = root_of(s.root)?;
-            state.stamp = Some(Stamp { version: s.version, n: s.n, snapshot: s.snapshot, time: s.time, expires: s.expires, root });
+            state.stamp = Some(Stamp {
+                version: s.version,
+                n: s.n,
+                snapshot: s.snapshot,
+                time: s.time,
+                expires: s.expires,
+                root,
+            });
         }
         for (chunk, bytes) in state.chunks.iter().zip(chunks) {
             if sha256(bytes) != chunk.sha256 {
-                return Err(Error::corrupt(format!("stored batch ids of cut {}: not the bytes that were stored", chunk.n)));
+                return Err(Error::corrupt(format!(
+                    "stored batch ids of cut {}: not the bytes that were stored",
+                    chunk.n
+                )));
             }
             state.ids.read_lines(bytes)?;
         }

@@ -60,7 +60,8 @@ impl Segment {
     /// Reads a segment. An error means that no intake wrote it.
     pub fn decode(bytes: &[u8]) -> Result<Segment> {
         let corrupt = |why: &str| Error::corrupt(format!("not a segment: {why}"));
-        let mut lines = bytes.strip_suffix(b"\n").ok_or_else(|| corrupt("does not end with a newline"))?.split(|b| *b == b'\n');
+        let mut lines =
+            bytes.strip_suffix(b"\n").ok_or_else(|| corrupt("does not end with a newline"))?.split(|b| *b == b'\n');
         let HeaderRecord::Segment(header) = decode(lines.next().unwrap_or_default(), &["segment"])?;
         let mut parts = Vec::with_capacity(header.batches.len());
         for part in header.batches {

@@ -273,7 +273,8 @@ impl State {
         if all {
             wait.extend(0..layout.partitions());
         } else {
-            let due = slots::due(0..layout.bins(), layout.bins(), self.settings.bin_period_s(), previous_time, self.time);
+            let due =
+                slots::due(0..layout.bins(), layout.bins(), self.settings.bin_period_s(), previous_time, self.time);
             wait.extend(due.map(|b| layout.partition_of(b)));
         }
         let targets = all || self.time >= self.targets_time + self.settings.targets_expiry_s / 2;
