@@ -1,16 +1,35 @@
 //! tuflog: an event-sourced, log-structured metadata store for TUF (The Update Framework).
-pub mod bins;
-pub mod change;
+
+// Leaves.
 pub mod clock;
-pub mod compact;
+pub mod config;
 pub mod error;
-pub mod fold;
-pub mod intake;
-pub mod ledger;
-pub mod log;
 pub mod pool;
-pub mod recover;
-pub mod store;
+
+// What is written, and the format it is published in.
 pub mod tuf;
+
+pub mod bins;
+
+pub mod change;
+
+// Where it is kept.
+pub mod log;
+
+pub mod ledger;
+
+pub mod store;
+
+// The engine.
+pub mod intake;
+
+pub mod fold;
+
+pub mod recover;
+
+pub mod compact;
+
+// The edges.
+pub mod cli;
 
 pub use error::{Error, Result};

@@ -1,0 +1,23 @@
+# Everything needs a Rust toolchain and a Debian-like system; `make setup` installs the rest.
+# CARGO_TARGET_DIR is honoured. One profile (dev, optimised) serves demo, tests and production.
+
+.PHONY: help setup build demo test
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+setup: ## install what is missing: compilers for RocksDB, the TUF clients of the tests
+	@tests/setup.sh
+
+build: setup ## build the binary, debug/tuflog in the target directory
+	cargo build --locked
+
+demo: build ## the whole path on real targets, in ./demo
+	@tests/demo.sh
+
+test: setup ## format, lints, all tests, and the README's commands as written
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo build --locked
+	cargo test --locked
+	tests/readme.sh

@@ -1,0 +1,219 @@
+//! Configuration: one definition that serves `tuflog.toml`, the `--flags` and the `TUFLOG_…` variables.
+//!
+//! A flag wins over its variable, a variable over the file, the file over the default. A key that the file has and
+//! this program does not know is refused, with the nearest right one.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The defaults, in one place.
+pub mod defaults {
+    /// Where `serve` listens.
+    pub const LISTEN: &str = "127.0.0.1:8080";
+    /// The least time between two cuts.
+    pub const MIN_CUT_INTERVAL_MS: u64 = 0;
+    /// How many bytes of changes may be queued or in flight.
+    pub const QUEUE_MIB: u64 = 64;
+    /// How many groups of batches are committed at a time.
+    pub const GROUPS: u64 = 4;
+    /// How many bins a fold renders, signs and stores at a time.
+    pub const UPLOADS: u64 = 4;
+    /// Below this much free space writes are refused.
+    pub const MIN_FREE_MIB: u64 = 256;
+    /// How long `?wait=` waits.
+    pub const WAIT_S: u64 = 30;
+    /// How long a request may take to send its body.
+    pub const REQUEST_S: u64 = 60;
+    /// How long a stop may take to publish what is committed.
+    pub const DRAIN_S: u64 = 60;
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The settings of `tuflog serve`. All are optional; what nothing sets has its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address to listen on; port 0 picks a free one, written to DIR/http.addr [default: 127.0.0.1:8080]
+    #[arg(long, env = "TUFLOG_LISTEN", value_name = "ADDR")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+
+    /// Directory of target files to serve under /targets/
+    #[arg(long, env = "TUFLOG_TARGETS", value_name = "DIR")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<PathBuf>,
+
+    /// Least time between two cuts, in milliseconds [default: 0]
+    #[arg(long, env = "TUFLOG_MIN_CUT_INTERVAL_MS", value_name = "MS")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_cut_interval_ms: Option<u64>,
+
+    /// How many MiB of changes may be queued or in flight; beyond it POST answers 503 [default: 64]
+    #[arg(long, env = "TUFLOG_QUEUE_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=2048))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2048))]
+    pub queue_mib: Option<u64>,
+
+    /// How many groups of batches are committed at a time [default: 4]
+    #[arg(long, env = "TUFLOG_GROUPS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub groups: Option<u64>,
+
+    /// How many bins a fold renders, signs and stores at a time [default: 4]
+    #[arg(long, env = "TUFLOG_UPLOADS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub uploads: Option<u64>,
+
+    /// Free space below which the server is unready and refuses writes, in MiB [default: 256]
+    #[arg(long, env = "TUFLOG_MIN_FREE_MIB", value_name = "MIB")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_free_mib: Option<u64>,
+
+    /// Hash algorithms admitted in `hashes` beside sha256: sha512, blake2b-256
+    #[arg(long, env = "TUFLOG_EXTRA_HASHES", value_name = "NAMES", value_delimiter = ',', value_parser = ["sha512", "blake2b-256"])]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra_hashes: Option<Vec<String>>,
+
+    /// File of bearer tokens, one `TOKEN SCOPES` a line; scopes are publish, read and admin, joined by commas
+    #[arg(long, env = "TUFLOG_TOKENS_FILE", value_name = "FILE")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_file: Option<PathBuf>,
+
+    /// Listen beyond loopback without tokens: anybody who can connect can publish
+    #[arg(long, env = "TUFLOG_INSECURE", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<bool>,
+
+    /// What to log, such as `info` or `tuflog=debug` [default: info]
+    #[arg(long, env = "TUFLOG_LOG", value_name = "FILTER")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+
+    /// How to write log lines [default: auto: pretty on a terminal, else JSON]
+    #[arg(long, env = "TUFLOG_LOG_FORMAT", value_enum)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+
+    /// How long a stop may take to publish what is committed, in seconds [default: 60]
+    #[arg(long, env = "TUFLOG_DRAIN_S", value_name = "S")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_s: Option<u64>,
+}
+
+/// Calls a macro with every field of [`Settings`].
+macro_rules! every_field {
+    ($call:ident) => {
+        $call!(
+            listen,
+            targets,
+            min_cut_interval_ms,
+            queue_mib,
+            groups,
+            uploads,
+            min_free_mib,
+            extra_hashes,
+            tokens_file,
+            insecure,
+            log,
+            log_format,
+            drain_s
+        )
+    };
+}
+
+impl Settings {
+    /// Reads a configuration file.
+    pub fn read(path: &Path) -> Result<Settings> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::invalid(path.display().to_string(), format!("cannot be read: {e}")))?;
+        Settings::parse(&text).map_err(|e| e.within(&path.display().to_string()))
+    }
+
+    /// Parses the text of a configuration file.
+    pub fn parse(text: &str) -> Result<Settings> {
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid("toml", e.to_string()))?;
+        for key in table.keys() {
+            if KEYS.contains(&key.as_str()) {
+                continue;
+            }
+            let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(key, a).total_cmp(&strsim::jaro(key, b)));
+            let hint = nearest.filter(|k| strsim::jaro(key, k) > 0.7).map(|k| format!("; did you mean `{k}`?"));
+            let message = format!("is not a setting{}", hint.unwrap_or_else(|| format!(" (known: {})", KEYS.join(", "))));
+            return Err(Error::invalid(key, message));
+        }
+        let settings: Settings = toml::from_str(text).map_err(|e| Error::invalid("toml", e.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// These settings, with what they leave open taken from `fallback`.
+    pub fn or(self, fallback: Settings) -> Settings {
+        macro_rules! merge {
+            ($($field:ident),*) => { Settings { $($field: self.$field.or(fallback.$field)),* } };
+        }
+        every_field!(merge)
+    }
+
+    /// The ranges that the flags check, for what came from a file.
+    fn check(&self) -> Result<()> {
+        let ranges = [("queue_mib", self.queue_mib, 1, 2048), ("groups", self.groups, 1, 64), ("uploads", self.uploads, 1, 256)];
+        for (field, value, least, most) in ranges {
+            if let Some(value) = value.filter(|v| !(least..=most).contains(v)) {
+                return Err(Error::invalid(field, format!("must be from {least} to {most}, not {value}")));
+            }
+        }
+        for name in self.extra_hashes.iter().flatten() {
+            if !["sha512", "blake2b-256"].contains(&name.as_str()) {
+                return Err(Error::invalid("extra_hashes", format!("may hold sha512 and blake2b-256, not {name:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+macro_rules! names {
+    ($($field:ident),*) => { &[$(stringify!($field)),*] };
+}
+/// Every key of `tuflog.toml`.
+pub const KEYS: &[&str] = every_field!(names);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_right_one() {
+        let e = Settings::parse("lisen = \"127.0.0.1:1\"").unwrap_err();
+        assert_eq!((e.field.as_deref(), e.message.contains("`listen`")), (Some("lisen"), true), "{e}");
+        let e = Settings::parse("zzz = 1").unwrap_err();
+        assert!(e.message.contains("known: listen"), "{e}");
+        assert_eq!(Settings::parse("groups = 0").unwrap_err().field.as_deref(), Some("groups"));
+        assert!(Settings::parse("extra_hashes = [\"md5\"]").is_err());
+        assert!(Settings::parse("groups = \"x\"").is_err());
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file = Settings::parse("groups = 2\nuploads = 3").unwrap();
+        let flags = Settings { groups: Some(7), ..Settings::default() };
+        let merged = flags.or(file);
+        assert_eq!((merged.groups, merged.uploads, merged.listen), (Some(7), Some(3), None));
+    }
+}
