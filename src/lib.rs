@@ -3,6 +3,7 @@
 // Leaves.
 pub mod clock;
 pub mod config;
+pub mod data_dir;
 pub mod error;
 pub mod pool;
 
