@@ -31,6 +31,8 @@ pub mod recover;
 pub mod compact;
 
 // The edges.
+pub mod node;
+
 pub mod cli;
 
 pub use error::{Error, Result};

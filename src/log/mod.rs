@@ -78,7 +78,7 @@ pub trait Log: Send + Sync {
 }
 
 /// A place in one partition, moving forward.
-pub trait Reader: Send {
+pub trait Reader: Send + Sync {
     /// The next records, at most about `max_bytes` of payload but at least one; empty when there is none now.
     fn read(&mut self, max_bytes: usize) -> BoxFuture<'_, Result<Vec<Record>>>;
 
