@@ -31,6 +31,8 @@ pub mod recover;
 pub mod compact;
 
 // The edges.
+pub mod query;
+
 pub mod node;
 
 pub mod cli;
