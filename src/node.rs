@@ -136,7 +136,8 @@ impl Engine {
         spawn("compactor".into(), Box::pin(drive("compactor", room, stop.clone())));
         for fold in folds {
             let partition = fold.partition();
-            let room = Room::Fold { fold: Some(fold), partition, parts: fold_parts.clone(), progress: progress.clone() };
+            let room =
+                Room::Fold { fold: Some(fold), partition, parts: fold_parts.clone(), progress: progress.clone() };
             spawn(format!("fold {partition}"), Box::pin(drive("fold", room, stop.clone())));
         }
         Ok(Engine {
