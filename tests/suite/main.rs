@@ -2,6 +2,7 @@
 
 mod engine;
 mod help;
+mod ledger;
 mod log_contract;
 mod log_embedded;
 mod store_contract;
