@@ -53,3 +53,12 @@ pub fn child_on_small_disk(test: &str, megabytes: u32) -> bool {
     eprintln!("not run: this machine does not let us mount a small file system");
     false
 }
+
+/// The bytes of a fixture. With `TUFLOG_WRITE_FIXTURES` set it is written first, which only a new format version may do.
+pub fn fixture(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    if std::env::var_os("TUFLOG_WRITE_FIXTURES").is_some() {
+        std::fs::write(&path, bytes).unwrap();
+    }
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
