@@ -12,13 +12,19 @@ use super::failure::{Code, Failure, Outcome};
 use super::write::{self, WriteArgs};
 use crate::change::{ChangeRequest, Op};
 
+const EXAMPLES: &str = "\
+Examples:
+  tuflog add hello.txt --file hello.txt --wait published
+  tuflog add pool/h/hello.deb --length 53084 --sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+  tuflog add app/1.2.tar.gz --file app-1.2.tar.gz --custom '{\"channel\":\"beta\"}' --batch-id app-1.2";
+
 /// Add a target, or replace the one at its path
 #[derive(Debug, Args)]
 #[command(long_about = "Add a target, or replace the one at its path.
 
 The target's length and SHA-256 are taken from --file (which is only read: its bytes go nowhere), or given.
 The batch has its id before the first try, so a lost answer is tried again without doing anything twice.")]
-#[command(after_long_help = super::EXAMPLES_ADD)]
+#[command(after_long_help = EXAMPLES)]
 pub struct AddArgs {
     /// The target's path: /-separated parts of [A-Za-z0-9._+~@=,-]
     path: String,

@@ -13,9 +13,11 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ask;
 use super::failure::{Code, Failure, Outcome};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Kind};
+use crate::query::BatchAnswer;
 
 /// Where the commands look for a server.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
@@ -88,8 +90,8 @@ enum Try {
 
 /// A batch that the server has taken.
 pub struct Posted {
-    /// The receipt as the API gives it.
-    pub receipt: Value,
+    /// Its receipt.
+    pub receipt: BatchAnswer,
     /// How many tries it took.
     pub tries: u32,
 }
@@ -145,7 +147,7 @@ impl Client {
             Ok(request.body(body(basis)))
         };
         let (receipt, tries) = self.repeat(request).await.map_err(|(failure, _)| failure)?;
-        Ok(Posted { receipt, tries })
+        Ok(Posted { receipt: ask::read(receipt)?, tries })
     }
 
     /// Tries a request until it has an answer that will not change. An `Err` says whether that was 404.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
-use serde_json::Value;
 
+use super::ask;
 use super::client::{Client, ServerArgs};
 use super::failure::{Code, Failure, Outcome};
 use super::output;
 use crate::change::{self, BatchRequest, ChangeRequest};
 use crate::clock::{Clock, SystemClock};
+use crate::query::{BatchAnswer, BatchState};
 
 /// The shortest and the longest pause between two looks at a batch, in milliseconds.
 const LOOK_MS: (u64, u64) = (25, 1_000);
@@ -64,37 +64,19 @@ pub struct WriteArgs {
     server: ServerArgs,
 }
 
-/// What a receipt says.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Receipt {
-    /// The batch's id.
-    pub batch: String,
-    /// The seq of its Commit.
-    pub seq: u64,
-    /// What the server looked the id up at.
-    #[serde(default)]
-    pub basis: Option<u64>,
-    /// committed, folded, published or staged.
-    pub state: String,
-    /// The checkpoint that published it.
-    #[serde(default)]
-    pub checkpoint: Option<u64>,
-    /// Paths that it removed and that were not there.
-    #[serde(default)]
-    pub not_found: Vec<String>,
+/// How a batch's state reads.
+pub fn state_name(state: BatchState) -> &'static str {
+    match state {
+        BatchState::Committed => "committed",
+        BatchState::Folded => "folded",
+        BatchState::Published => "published",
+    }
 }
 
-impl Receipt {
-    /// Reads a receipt of the API.
-    pub fn read(value: &Value) -> Outcome<Receipt> {
-        Receipt::deserialize(value)
-            .map_err(|e| Failure::new(Code::Failed, format!("the server's receipt cannot be read: {e}")))
-    }
-
-    /// Clients see it.
-    pub fn is_published(&self) -> bool {
-        self.state == "published"
-    }
+/// True if the batch was there before it was sent: the answer's basis is then the newest seq read, otherwise it is the
+/// one at which its id was looked up and not found.
+pub fn was_known(receipt: &BatchAnswer) -> bool {
+    receipt.seq <= receipt.basis
 }
 
 /// Sends one batch, waits as the options say, and prints the receipt.
@@ -113,17 +95,13 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
     let client = Client::new(&args.server)?;
     let request = BatchRequest { id: Some(id.clone()), basis: None, changes };
     let body = |basis| serde_json::to_vec(&BatchRequest { basis, ..request.clone() }).unwrap_or_default();
-    let receipt = client.post(args.wait.wait.name(), body).await.map_err(|f| say_id(f, &id))?.receipt;
-    let receipt = match args.wait.wait {
-        Wait::Published if !Receipt::read(&receipt)?.is_published() => {
-            published(&client, &id, args.wait.timeout).await?
-        }
-        _ => receipt,
-    };
+    let mut receipt = client.post(args.wait.wait.name(), body).await.map_err(|f| say_id(f, &id))?.receipt;
+    if args.wait.wait == Wait::Published && receipt.state != BatchState::Published {
+        receipt = published(&client, &id, args.wait.timeout).await?;
+    }
     if args.json {
         return output::json(&receipt);
     }
-    let receipt = Receipt::read(&receipt)?;
     output::line(sentence(&receipt))?;
     for path in &receipt.not_found {
         output::line(format!("  nothing to remove at {path}"))?;
@@ -132,18 +110,18 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
 }
 
 /// Looks at a committed batch until it is published.
-pub async fn published(client: &Client, id: &str, timeout_s: u64) -> Outcome<Value> {
+pub async fn published(client: &Client, id: &str, timeout_s: u64) -> Outcome<BatchAnswer> {
     let (started, mut pause) = (SystemClock.ticks_ms(), LOOK_MS.0);
     loop {
-        let receipt = client.get(&format!("v1/batches/{id}"), &[]).await?;
-        let read = Receipt::read(&receipt)?;
-        if read.is_published() {
+        let receipt: BatchAnswer = ask::read(client.get(&format!("v1/batches/{id}"), &[]).await?)?;
+        if receipt.state == BatchState::Published {
             return Ok(receipt);
         }
         if SystemClock.ticks_ms() - started > timeout_s.saturating_mul(1_000) {
             let message = format!(
                 "batch {id} is {} (seq {}) and cannot be lost, but is not published after {timeout_s} s",
-                read.state, read.seq
+                state_name(receipt.state),
+                receipt.seq
             );
             return Err(Failure::new(Code::TryAgain, message).hint(format!("look again: tuflog batch {id}")));
         }
@@ -153,12 +131,12 @@ pub async fn published(client: &Client, id: &str, timeout_s: u64) -> Outcome<Val
 }
 
 /// One line about a batch.
-pub fn sentence(receipt: &Receipt) -> String {
+pub fn sentence(receipt: &BatchAnswer) -> String {
     let at = match receipt.checkpoint {
         Some(n) => format!(" in checkpoint {n}"),
         None => String::new(),
     };
-    format!("batch {} is {}{at} (seq {})", receipt.batch, receipt.state, receipt.seq)
+    format!("batch {} is {}{at} (seq {})", receipt.batch, state_name(receipt.state), receipt.seq)
 }
 
 /// A failure that may leave the batch behind says under which id to send it again.

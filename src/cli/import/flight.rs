@@ -12,7 +12,7 @@ use crate::cli::client::{Client, Posted};
 use crate::cli::failure::{Code, Failure, Outcome};
 use crate::cli::output::note;
 use crate::cli::source::chunk::Chunk;
-use crate::cli::write::Receipt;
+use crate::cli::write::was_known;
 use crate::error::Result;
 
 /// What has been taken by the server.
@@ -34,17 +34,16 @@ impl Tally {
         self.new + self.known
     }
 
-    fn add(&mut self, chunk: &Chunk, posted: &Posted) -> Outcome {
-        let receipt = Receipt::read(&posted.receipt)?;
+    fn add(&mut self, chunk: &Chunk, posted: Posted) {
+        let receipt = posted.receipt;
         self.changes += chunk.len as u64;
-        match posted.tries == 1 && receipt.was_known() {
+        match posted.tries == 1 && was_known(&receipt) {
             true => self.known += 1,
             false => self.new += 1, // or its first try was lost and had arrived: that was ours too
         }
         if self.last.as_ref().is_none_or(|(seq, _)| receipt.seq > *seq) {
             self.last = Some((receipt.seq, receipt.batch));
         }
-        Ok(())
     }
 }
 
@@ -92,8 +91,9 @@ pub async fn fly(
             }
             Some((chunk, posted)) = flying.next() => {
                 aloft.retain(|c| c.number != chunk.number);
-                if let Err(e) = posted.and_then(|posted| tally.add(&chunk, &posted)) {
-                    failure.get_or_insert(about(e, &chunk));
+                match posted {
+                    Ok(posted) => tally.add(&chunk, posted),
+                    Err(e) => drop(failure.get_or_insert(about(e, &chunk))),
                 }
             }
             read = batches.recv(), if free && !ended && next.is_none() => match read {

@@ -27,7 +27,8 @@ use super::client::{Client, ServerArgs};
 use super::failure::{Code, Failure, Outcome};
 use super::output::{count, duration, line, note, plural};
 use super::source::{self, Format};
-use super::write::{self, Receipt, Wait, WaitArgs};
+use super::write::{self, Wait, WaitArgs};
+use crate::query::BatchAnswer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,8 +99,7 @@ pub async fn run(args: ImportArgs) -> Outcome {
         (Ok(()), Wait::Published, Some((_, id))) => {
             display.waiting();
             // A cut is of a prefix of the ledger: what was committed last is published last.
-            let receipt = write::published(&client, id, args.wait.timeout).await;
-            receipt.and_then(|r| Receipt::read(&r)).map(Some)
+            write::published(&client, id, args.wait.timeout).await.map(Some)
         }
         _ => Ok(None),
     };
@@ -113,7 +113,7 @@ pub async fn run(args: ImportArgs) -> Outcome {
     }
 }
 
-fn summary(args: &ImportArgs, tally: &Tally, display: &Display, last: Option<Receipt>) -> Outcome {
+fn summary(args: &ImportArgs, tally: &Tally, display: &Display, last: Option<BatchAnswer>) -> Outcome {
     let checkpoint = last.as_ref().and_then(|r| r.checkpoint);
     if args.json {
         return super::output::json(&json!({
