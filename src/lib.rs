@@ -33,6 +33,8 @@ pub mod compact;
 // The edges.
 pub mod query;
 
+pub mod http;
+
 pub mod node;
 
 pub mod cli;
