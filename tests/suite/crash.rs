@@ -12,7 +12,8 @@ use tuflog::ledger::state::{Event, Outcome, State};
 use tuflog::ledger::{Follower, Record};
 use tuflog::log::embedded::EmbeddedLog;
 
-use crate::help::{self, Server};
+use crate::help;
+use crate::server::{self, Server};
 
 const WRITERS: u64 = 6;
 
@@ -86,7 +87,7 @@ fn what_was_acknowledged_survives_kill_9_at_any_moment() {
     let mut dice = fastrand::Rng::with_seed(seed);
     let scratch = help::scratch();
     let data = scratch.path().join("data");
-    help::init(&data, &["--bins", "32", "--partitions", "4"]);
+    server::init(&data, &["--bins", "32", "--partitions", "4"]);
     let known = Arc::new(Known::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let writers: Vec<_> = (0..WRITERS).map(|w| runtime.spawn(write(known.clone(), w))).collect();
@@ -112,7 +113,7 @@ fn what_was_acknowledged_survives_kill_9_at_any_moment() {
     });
     server.stop();
 
-    help::tuflog(&["audit", "--data", data.to_str().unwrap()]).success();
+    server::run(&["audit", "--data", data.to_str().unwrap()]);
     let acknowledged = known.acknowledged.lock().unwrap();
     assert!(acknowledged.len() > kills as usize, "the writers got something done");
     let (valid, times) = runtime.block_on(replay(&data));
@@ -120,7 +121,7 @@ fn what_was_acknowledged_survives_kill_9_at_any_moment() {
         assert_eq!(times.get(id), Some(&1), "{id} is valid exactly once");
         assert_eq!(valid.get(id), Some(seq), "{id} stands where its receipt says");
     }
-    let published = help::published(&data.join("store"));
+    let published = server::published(&data.join("store"));
     for id in acknowledged.keys() {
         let (writer, k) = id[1..].split_once('-').unwrap();
         let n = 1 + (k.parse::<u64>().unwrap() * 7 + writer.parse::<u64>().unwrap()) % 40;
@@ -131,7 +132,11 @@ fn what_was_acknowledged_survives_kill_9_at_any_moment() {
     }
     let (batches, posts) = (acknowledged.len(), known.posts.load(Ordering::Relaxed));
     restarts.sort();
-    println!("{kills} kills, {batches} batches in {posts} posts, restart p50 {:?} max {:?}", restarts[restarts.len() / 2], restarts[restarts.len() - 1]);
+    println!(
+        "{kills} kills, {batches} batches in {posts} posts, restart p50 {:?} max {:?}",
+        restarts[restarts.len() / 2],
+        restarts[restarts.len() - 1]
+    );
 }
 
 /// Reads the whole ledger: where each id was valid first, and how often.
