@@ -187,6 +187,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/batches", post(batches::post))
         .route("/v1/batches/{id}", get(batches::get))
         .route("/v1/targets/{*path}", get(published::target))
+        .route("/v1/route/{*path}", get(published::route))
         .route("/v1/checkpoints", get(published::checkpoints))
         .route("/v1/checkpoints/{n}", get(published::checkpoint))
         .route("/v1/status", get(published::status))

@@ -1,4 +1,4 @@
-//! `GET /v1/targets`, `/v1/checkpoints`, `/v1/status`, and the probes of an orchestrator.
+//! `GET /v1/targets`, `/v1/route`, `/v1/checkpoints`, `/v1/status`, and the probes of an orchestrator.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{App, params};
 use crate::bins::PartitionId;
 use crate::error::{Error, Result};
 use crate::log::Offset;
-use crate::query::{CheckpointAnswer, CheckpointsAnswer, TargetAnswer};
+use crate::query::{CheckpointAnswer, CheckpointsAnswer, RouteAnswer, TargetAnswer};
 
 /// The checkpoints of a page, unless the request says otherwise.
 const PAGE: u64 = 20;
@@ -122,6 +122,21 @@ pub async fn target(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Target
     let path = params::rest(&uri, "/v1/targets/", "path")?;
     let found = app.query.target(&path).await?;
     found.map(Json).ok_or_else(|| Failure::not_found(format!("no target is published under {path:?}")))
+}
+
+/// Where a path lives: its bin and partition, whether anything is published there or not.
+#[utoipa::path(
+    get, path = "/v1/route/{path}", tag = "published",
+    params(("path" = String, Path, description = "The path; may hold `/`")),
+    responses(
+        (status = 200, description = "Where it lives", body = RouteAnswer),
+        (status = 400, description = "No possible path", body = ErrorAnswer),
+    )
+)]
+pub async fn route(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<RouteAnswer>> {
+    params::query(&uri, &[])?;
+    let path = params::rest(&uri, "/v1/route/", "path")?;
+    Ok(Json(app.query.route(&path).await?))
 }
 
 /// The published checkpoints, newest first.
