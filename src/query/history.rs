@@ -83,26 +83,24 @@ impl Query {
         }
     }
 
+    /// When the Cut at a seq was made, in Unix seconds.
+    pub async fn cut_time(&self, seq: Offset) -> Result<u64> {
+        let record = self.log.fetch(Partition::Ledger, seq).await?;
+        match record.map(|r| Record::decode(&r.payload)).transpose()? {
+            Some(Record::Cut(cut)) => Ok(cut.time),
+            _ => Err(Error::corrupt(format!("a Checkpoint names seq {seq}, where no Cut is"))),
+        }
+    }
+
     async fn describe(&self, c: &Checkpoint, timestamp: Option<TimestampAnswer>) -> Result<CheckpointAnswer> {
-        let record = self.log.fetch(Partition::Ledger, c.seq).await?;
-        let Some(Record::Cut(cut)) = record.map(|r| Record::decode(&r.payload)).transpose()? else {
-            return Err(Error::corrupt(format!("Checkpoint {} names seq {}, where no Cut is", c.n, c.seq)));
-        };
+        let time = self.cut_time(c.seq).await?;
         let snapshot = ObjectAnswer {
             name: store::metadata_name(c.n, "snapshot"),
             length: c.snapshot.length,
             sha256: hex::encode(c.snapshot.sha256),
         };
         let ledger_state = c.state.as_ref().map(|_| store::ledger_state_name(c.n));
-        Ok(CheckpointAnswer {
-            n: c.n,
-            seq: c.seq,
-            time: cut.time,
-            snapshot,
-            ends: c.ends.clone(),
-            ledger_state,
-            timestamp,
-        })
+        Ok(CheckpointAnswer { n: c.n, seq: c.seq, time, snapshot, ends: c.ends.clone(), ledger_state, timestamp })
     }
 
     /// Checkpoint `n`, from the ledger.

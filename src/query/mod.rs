@@ -30,6 +30,7 @@ use crate::pool::Pool;
 use crate::store::{self, Store};
 use crate::tuf::envelope::Envelope;
 use crate::tuf::parse::{self, Snapshot, Timestamp};
+use crate::tuf::root::Root;
 
 /// How much of a topic is read at once, in bytes.
 const READ_BYTES: usize = 256 << 10;
@@ -45,13 +46,15 @@ pub struct Query {
     /// The snapshot of the newest checkpoint asked for, by its number.
     snapshot: Mutex<Option<(u64, Arc<Snapshot>)>>,
     receipts: receipts::Cache,
+    /// Version and expiry of the newest root seen.
+    root: Mutex<(u64, u64)>,
 }
 
 impl Query {
     /// Asks this log and this store; large objects are parsed on `pool`.
     pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, pool: Pool) -> Query {
         let (layout, snapshot) = (OnceLock::new(), Mutex::new(None));
-        Query { log, store, pool, layout, snapshot, receipts: receipts::Cache::default() }
+        Query { log, store, pool, layout, snapshot, receipts: receipts::Cache::default(), root: Mutex::new((0, 0)) }
     }
 
     /// The layout that the ledger's first record gives; `Invalid` when the ledger is empty.
@@ -84,6 +87,16 @@ impl Query {
                 Err(Error::corrupt(format!("timestamp.json leads to snapshot {n}, the ledger has no Checkpoint {n}")))
             }
         }
+    }
+
+    /// When clients stop believing the newest published root, in Unix seconds; `None` before the first.
+    pub async fn root_expires(&self) -> Result<Option<u64>> {
+        let (mut version, mut expires) = *receipts::lock(&self.root);
+        while let Some(bytes) = self.store.get(&store::metadata_name(version + 1, "root")).await? {
+            (version, expires) = (version + 1, Root::parse(&bytes)?.0.expires);
+        }
+        *receipts::lock(&self.root) = (version, expires);
+        Ok((version > 0).then_some(expires))
     }
 
     /// The end of the ledger now: one past its newest record.
