@@ -71,6 +71,10 @@ pub mod compact;
 // The edges.
 pub mod data_dir;
 
+pub mod query;
+
+pub mod http;
+
 pub mod node;
 
 pub mod cli;
