@@ -7,6 +7,7 @@ use clap::Args;
 use super::failure::{Code, Failure, Outcome};
 use super::logging;
 use crate::config::{LogFormat, Settings};
+use crate::error::Kind;
 use crate::node;
 
 const EXAMPLES: &str = "\
@@ -57,7 +58,10 @@ pub fn run(args: ServeArgs) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Code::TryAgain, format!("cannot start: {e}")))?;
-    runtime.block_on(node::run(args.data, settings)).map_err(Failure::from)
+    runtime.block_on(node::run(args.data, settings)).map_err(|e| match e.kind {
+        Kind::Invalid => Failure::usage(e.to_string()), // data directory, keys, settings
+        _ => Failure::from(e),
+    })
 }
 
 /// The settings of the configuration file, if there is one.

@@ -95,7 +95,7 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
     let client = Client::new(&args.server)?;
     let request = BatchRequest { id: Some(id.clone()), basis: None, changes };
     let body = |basis| serde_json::to_vec(&BatchRequest { basis, ..request.clone() }).unwrap_or_default();
-    let mut receipt = client.post(args.wait.wait.name(), body).await.map_err(|f| say_id(f, &id))?.receipt;
+    let mut receipt = client.post(&id, args.wait.wait.name(), body).await.map_err(|f| say_id(f, &id))?.receipt;
     if args.wait.wait == Wait::Published && receipt.state != BatchState::Published {
         receipt = published(&client, &id, args.wait.timeout).await?;
     }

@@ -69,7 +69,7 @@ pub async fn fly(
             let chunk = Rc::new(chunk);
             aloft.push(chunk.clone());
             flying.push(async move {
-                let posted = client.post("committed", |basis| chunk.body(basis)).await;
+                let posted = client.post(&chunk.id, "committed", |basis| chunk.body(basis)).await;
                 (chunk, posted)
             });
             continue;

@@ -4,19 +4,20 @@
 //! content, and the first basis that an answer brings is kept for all further tries, so that no try can be a second
 //! batch however late it arrives.
 
+mod answer;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
-use serde::Deserialize;
+use reqwest::{Method, RequestBuilder, Url, header};
 use serde_json::Value;
 
+use self::answer::Try;
 use super::ask;
 use super::failure::{Code, Failure, Outcome};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, Kind};
 use crate::query::BatchAnswer;
 
 /// Where the commands look for a server.
@@ -61,31 +62,10 @@ pub struct Client {
     met: AtomicBool,
 }
 
-/// How an error reads in the API.
-#[derive(Deserialize)]
-struct ErrorBody {
-    error: ErrorFields,
-}
-
-#[derive(Deserialize)]
-struct ErrorFields {
-    kind: String,
-    message: String,
-    field: Option<String>,
-    retry_after_s: Option<u64>,
-    basis: Option<u64>,
-}
-
-/// What one try came to.
-enum Try {
-    /// 2xx.
+/// What a request came to in the end.
+enum Settled {
     Good(Value),
-    /// 404.
     Absent(Failure),
-    /// Worth another try.
-    Again { why: Failure, pause_ms: Option<u64>, basis: Option<u64>, refused: bool },
-    /// Not worth another try.
-    Final(Failure),
 }
 
 /// A batch that the server has taken.
@@ -113,7 +93,7 @@ impl Client {
         if base.host_str().is_some_and(|h| h == "localhost" || h == "[::1]" || h.starts_with("127.")) {
             builder = builder.no_proxy(); // a proxy has another loopback
         }
-        let http = builder.build().map_err(|e| Failure::new(Code::Failed, format!("no HTTP client: {}", cause(&e))))?;
+        let http = builder.build().map_err(|e| Failure::new(Code::Failed, format!("no HTTP client: {}", answer::cause(&e))))?;
         let retry_for_ms = args.retry_for.saturating_mul(1_000);
         Ok(Client { http, base, token: token(args)?, retry_for_ms, met: AtomicBool::new(false) })
     }
@@ -125,57 +105,80 @@ impl Client {
 
     /// `GET`; `None` for what the server does not have.
     pub async fn find(&self, path: &str, query: &[(&str, String)]) -> Outcome<Option<Value>> {
-        match self.repeat(|_| self.request(Method::GET, path).map(|r| r.query(query))).await {
-            Ok((value, _)) => Ok(Some(value)),
-            Err((_, true)) => Ok(None),
-            Err((failure, false)) => Err(failure),
+        let get = |_| self.request(Method::GET, path).map(|r| r.query(query));
+        match self.repeat(get, None).await? {
+            (Settled::Good(value), _) => Ok(Some(value)),
+            (Settled::Absent(_), _) => Ok(None),
         }
     }
 
     /// `GET` of what is always there.
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> Outcome<Value> {
-        let request = |_| self.request(Method::GET, path).map(|r| r.query(query));
-        Ok(self.repeat(request).await.map_err(|(failure, _)| failure)?.0)
+        let get = |_| self.request(Method::GET, path).map(|r| r.query(query));
+        match self.repeat(get, None).await? {
+            (Settled::Good(value), _) => Ok(value),
+            (Settled::Absent(failure), _) => Err(failure),
+        }
     }
 
     /// Posts a batch until the server has taken or refused it. `body` gives the same batch each time, with the basis
     /// to send along.
-    pub async fn post(&self, wait: &str, body: impl Fn(Option<u64>) -> Vec<u8>) -> Outcome<Posted> {
-        let request = |basis| {
+    pub async fn post(&self, id: &str, wait: &str, body: impl Fn(Option<u64>) -> Vec<u8>) -> Outcome<Posted> {
+        let post = |basis| {
             let request = self.request(Method::POST, "v1/batches")?;
             let request = request.query(&[("wait", wait)]).header(header::CONTENT_TYPE, "application/json");
             Ok(request.body(body(basis)))
         };
-        let (receipt, tries) = self.repeat(request).await.map_err(|(failure, _)| failure)?;
-        Ok(Posted { receipt: ask::read(receipt)?, tries })
+        match self.repeat(post, Some(id)).await? {
+            (Settled::Good(receipt), tries) => Ok(Posted { receipt: ask::read(receipt)?, tries }),
+            (Settled::Absent(failure), _) => Err(failure),
+        }
     }
 
-    /// Tries a request until it has an answer that will not change. An `Err` says whether that was 404.
+    /// Tries a request until it has an answer that will not change, or patience ends. `batch` is the id of what it
+    /// brings.
     async fn repeat(
         &self,
         request: impl Fn(Option<u64>) -> Outcome<RequestBuilder>,
-    ) -> std::result::Result<(Value, u32), (Failure, bool)> {
+        batch: Option<&str>,
+    ) -> Outcome<(Settled, u32)> {
         let (started, mut kept, mut tries) = (SystemClock.ticks_ms(), None, 0u32);
         loop {
-            let outcome = self.send(request(kept).map_err(|f| (f, false))?).await;
+            let outcome = self.send(request(kept)?).await;
             tries += 1;
-            let (why, asked_ms, refused) = match outcome {
-                Try::Good(value) => return Ok((value, tries)),
-                Try::Absent(failure) => return Err((failure, true)),
-                Try::Final(failure) => return Err((failure, false)),
-                Try::Again { why, pause_ms, basis, refused } => {
-                    kept = kept.or(basis);
-                    (why, pause_ms, refused)
-                }
+            let again = match outcome {
+                Try::Good(value) => return Ok((Settled::Good(value), tries)),
+                Try::Absent { why, .. } => return Ok((Settled::Absent(why), tries)),
+                Try::Final(failure) => return Err(failure),
+                Try::Again(again) => again,
             };
-            let met = self.met.load(Ordering::Relaxed);
-            let patience = if refused && !met { self.retry_for_ms.min(NEVER_THERE_MS) } else { self.retry_for_ms };
-            let pause = pause_ms(tries, asked_ms, fastrand::f64());
-            if SystemClock.ticks_ms() - started + pause > patience {
-                return Err((why, false));
+            let forgotten = again.indeterminate && again.basis.is_some_and(|b| kept.map_or(tries > 1, |k| k != b));
+            match batch {
+                // The ledger may have grown beyond the horizon since the first try: only the whole history knows.
+                Some(id) if forgotten => match self.look_back(id).await {
+                    Try::Good(receipt) => return Ok((Settled::Good(receipt), tries)),
+                    Try::Absent { basis, .. } => kept = basis.or(kept),
+                    Try::Final(_) | Try::Again(_) => {} // next time
+                },
+                _ => kept = kept.or(again.basis),
             }
-            tracing::debug!(tries, pause_ms = pause, "trying again: {why:?}");
+            let met = self.met.load(Ordering::Relaxed);
+            let patience =
+                if again.refused && !met { self.retry_for_ms.min(NEVER_THERE_MS) } else { self.retry_for_ms };
+            let pause = pause_ms(tries, again.asked_ms, fastrand::f64());
+            if SystemClock.ticks_ms() - started + pause > patience {
+                return Err(again.why);
+            }
+            tracing::debug!(tries, pause_ms = pause, why = ?again.why, "tries again");
             tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Looks a batch up in the whole history, once.
+    async fn look_back(&self, id: &str) -> Try {
+        match self.request(Method::GET, &format!("v1/batches/{id}")) {
+            Ok(request) => self.send(request.query(&[("history", "full")])).await,
+            Err(failure) => Try::Final(failure),
         }
     }
 
@@ -192,86 +195,16 @@ impl Client {
     async fn send(&self, request: RequestBuilder) -> Try {
         let response = match request.send().await {
             Ok(response) => response,
-            Err(e) => return self.unanswered(&e),
+            Err(e) => return answer::none(self.server(), &e, self.met.load(Ordering::Relaxed)),
         };
         self.met.store(true, Ordering::Relaxed);
         let status = response.status();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
         match response.bytes().await {
-            Ok(body) => self.understand(status, retry_after, &body),
-            Err(e) => self.unanswered(&e),
+            Ok(body) => answer::read(self.server(), status, retry_after, &body),
+            Err(e) => answer::none(self.server(), &e, true),
         }
     }
-
-    fn unanswered(&self, e: &reqwest::Error) -> Try {
-        if e.is_builder() {
-            return Try::Final(Failure::usage(format!("cannot ask {}: {}", self.server(), cause(e))));
-        }
-        let (server, cause, refused) = (self.server(), cause(e), e.is_connect());
-        let why = match (refused, self.met.load(Ordering::Relaxed)) {
-            (true, false) => Failure::new(Code::TryAgain, format!("no tuflog answers at {server}: {cause}")).hint(
-                "start it with `tuflog serve --data DIR`, or say where it is with --server URL or TUFLOG_SERVER",
-            ),
-            (true, true) => Failure::new(Code::TryAgain, format!("{server} is gone: {cause}"))
-                .hint("run the same command again when it is back"),
-            (false, _) => Failure::new(Code::TryAgain, format!("{server} did not finish its answer: {cause}"))
-                .hint("it may have happened; the same batch id again is the same batch"),
-        };
-        Try::Again { why, pause_ms: None, basis: None, refused }
-    }
-
-    fn understand(&self, status: StatusCode, retry_after: Option<u64>, body: &[u8]) -> Try {
-        if status.is_success() {
-            return match serde_json::from_slice(body) {
-                Ok(value) => Try::Good(value),
-                Err(e) => Try::Final(self.stranger(status, &format!("no JSON: {e}"))),
-            };
-        }
-        let Ok(ErrorBody { error }) = serde_json::from_slice(body) else {
-            let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
-            let why = self.stranger(status, text.trim());
-            return match status {
-                // A proxy in front of a server that is away.
-                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                    Try::Again { why, pause_ms: retry_after.map(|s| s * 1_000), basis: None, refused: false }
-                }
-                _ => Try::Final(why),
-            };
-        };
-        let said = Error { kind: kind(&error.kind, status), message: error.message, field: error.field, basis: None };
-        let why = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::from(said)
-                .hint("give a token with the scope this needs: --token-file FILE, or the variable TUFLOG_TOKEN"),
-            _ => Failure::from(said),
-        };
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                let pause_ms = retry_after.or(error.retry_after_s).map(|s| s.saturating_mul(1_000));
-                Try::Again { why, pause_ms, basis: error.basis, refused: false }
-            }
-            StatusCode::NOT_FOUND => Try::Absent(why),
-            _ => Try::Final(why),
-        }
-    }
-
-    fn stranger(&self, status: StatusCode, said: &str) -> Failure {
-        Failure::new(Code::Failed, format!("{} answered {status}, not as a tuflog does: {said}", self.server()))
-            .hint("is that the address of a tuflog? Say where it is with --server URL")
-    }
-}
-
-/// The kind by its name; a server that is newer than we may have others.
-fn kind(name: &str, status: StatusCode) -> Kind {
-    let known = [
-        Kind::Invalid,
-        Kind::Conflict,
-        Kind::Unavailable,
-        Kind::Indeterminate,
-        Kind::Unsupported,
-        Kind::Corrupt,
-    ];
-    let other = if status.is_server_error() { Kind::Unavailable } else { Kind::Invalid };
-    known.into_iter().find(|k| k.name() == name).unwrap_or(other)
 }
 
 /// The pause after the `tries`-th try: doubled each time, half of it by chance (`chance` in 0..1), never less than what
@@ -296,15 +229,6 @@ fn token(args: &ServerArgs) -> Outcome<Option<String>> {
         Some(word) => Ok(Some(word.to_owned())),
         None => Err(Failure::usage(format!("--token-file: {} is empty", file.display()))),
     }
-}
-
-/// What lies at the bottom of an error: the system's own words.
-fn cause(e: &reqwest::Error) -> String {
-    let mut deepest: &dyn std::error::Error = e;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }
 
 #[cfg(test)]
