@@ -57,7 +57,8 @@ impl Node {
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log: Arc<dyn Log> = EmbeddedLog::open(&dir.log(), clock.clone())?;
-        let store: Arc<dyn Store> = Arc::new(MeteredStore::new(Arc::new(LocalStore::open(&dir.store())?), metrics.clone()));
+        let store: Arc<dyn Store> =
+            Arc::new(MeteredStore::new(Arc::new(LocalStore::open(&dir.store())?), metrics.clone()));
         let keys = Arc::new(key_file::load_online(&dir.keys())?);
         let start = recover::start(&*log, &*store).await?;
         let state = Arc::new(BinState::open(&dir.state(), start.layout()?)?);
@@ -79,7 +80,7 @@ impl Node {
         let progress = engine.progress.clone();
         let app = App::new(http::Parts {
             intake: engine.intake.clone(),
-            query: Query::new(log, store.clone()),
+            query: Query::new(log, store.clone(), pool.clone()),
             store,
             published: engine.published.clone(),
             folds: Box::new(move || progress.folds()),
@@ -121,13 +122,10 @@ impl Node {
     /// Stops: no more batches, publishes what is committed, answers what is under way.
     pub async fn stop(mut self) -> Result<()> {
         self.health.set(Cause::Draining, "stopping");
-        let drained = tokio::select! {
-            drained = tokio::time::timeout(self.drain, self.engine.drain()) => drained.unwrap_or_else(|_| {
-                let what = "stopped before everything committed was published; the next start publishes it";
-                Err(Error::unavailable(what))
-            }),
-            e = self.engine.failed() => Err(e),
-        };
+        let drained = tokio::time::timeout(self.drain, self.engine.drain()).await.unwrap_or_else(|_| {
+            let what = "stopped before everything committed was published; the next start publishes it";
+            Err(Error::unavailable(what))
+        });
         self.end(drained).await
     }
 

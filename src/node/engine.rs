@@ -172,13 +172,21 @@ impl Engine {
         }
     }
 
-    /// Takes no more batches, and completes when everything committed is published.
+    /// Takes no more batches, and completes when everything committed is published, or with the error that makes that
+    /// impossible.
     pub async fn drain(&mut self) -> Result<()> {
-        self.intake.drain().await;
-        self.hurry.store(0, Ordering::SeqCst);
-        let end = self.log.end(Partition::Ledger).await?;
-        let settled = self.settled.wait_for(|(next, settled)| *settled && *next >= end).await;
-        settled.map(|_| ()).map_err(|_| Error::unavailable("the compactor has stopped"))
+        let Engine { intake, hurry, log, settled, fatal, .. } = self;
+        let drained = async {
+            intake.drain().await;
+            hurry.store(0, Ordering::SeqCst);
+            let end = log.end(Partition::Ledger).await?;
+            let settled = settled.wait_for(|(next, settled)| *settled && *next >= end).await;
+            settled.map(drop).map_err(|_| Error::unavailable("the compactor has stopped"))
+        };
+        tokio::select! {
+            drained = drained => drained,
+            Some(e) = fatal.recv() => Err(e),
+        }
     }
 
     /// Ends every task and leaves the bin state on disk.
