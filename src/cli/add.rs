@@ -22,7 +22,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(long_about = "Add a target, or replace the one at its path.
 
-The target's length and SHA-256 are taken from --file (which is only read: its bytes go nowhere), or given.
+The target's length and SHA-256 are taken from --file (which is only read: its bytes go nowhere), or given. \
 The batch has its id before the first try, so a lost answer is tried again without doing anything twice.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct AddArgs {

@@ -47,8 +47,7 @@ pub enum Asked {
 pub struct Data {
     /// Answers.
     pub query: Query,
-    /// Its parts.
-    pub dir: DataDir,
+    _lock: DataDir,
 }
 
 impl AskArgs {
@@ -58,7 +57,7 @@ impl AskArgs {
         let dir = DataDir::open(path)?;
         let log = EmbeddedLog::open_read_only(&dir.log())?;
         let store = Arc::new(LocalStore::open(&dir.store())?);
-        Ok(Asked::Data(Data { query: Query::new(log, store, Pool::Inline), dir }))
+        Ok(Asked::Data(Data { query: Query::new(log, store, Pool::Inline), _lock: dir }))
     }
 
     /// Prints an answer: as JSON, or as `people` says.

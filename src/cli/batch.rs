@@ -16,7 +16,7 @@ Examples:
   tuflog batch release-7 --data repo      # of a stopped node
   tuflog batch release-7 --json
 
-A batch is accepted → committed → folded → published. An id is remembered for as many ledger positions as the horizon
+A batch is accepted → committed → folded → published. An id is remembered for as many ledger positions as the horizon \
 says (65,536); --full finds older ones too.";
 
 /// Show what became of a batch

@@ -19,7 +19,7 @@ Checkpoint n is the snapshot of cut n: n is the version of the snapshot and of e
 
 /// Show the checkpoints, newest first, or one of them
 #[derive(Debug, Args)]
-#[command(long_about = "Show the published checkpoints, newest first, or one of them in full.
+#[command(long_about = "Show the published checkpoints, newest first, or one of them in full. \
 Exit code 1 if there is no checkpoint of the number given.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct CheckpointsArgs {
@@ -72,9 +72,7 @@ pub async fn run(args: CheckpointsArgs) -> Outcome {
 
 async fn one(args: &AskArgs, asked: Asked, n: u64) -> Outcome {
     let answer: Option<CheckpointAnswer> = match asked {
-        Asked::Server(client) => {
-            client.find(&format!("v1/checkpoints/{n}"), &[]).await?.map(ask::read).transpose()?
-        }
+        Asked::Server(client) => client.find(&format!("v1/checkpoints/{n}"), &[]).await?.map(ask::read).transpose()?,
         Asked::Data(data) => data.query.checkpoint(n).await?,
     };
     let Some(answer) = answer else {

@@ -13,8 +13,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 const ABOUT: &str = "\
-tuflog is a metadata store for TUF (https://theupdateframework.io), for registries that publish all day. Producers send
-changes (this path now has this length and hash); tuflog orders them in a log, folds them into hash bins, and publishes
+tuflog is a metadata store for TUF (https://theupdateframework.io), for registries that publish all day. Producers send \
+changes (this path now has this length and hash); tuflog orders them in a log, folds them into hash bins, and publishes \
 signed bins, snapshots and timestamps that stock TUF clients accept. Everything published follows from the log.";
 
 const MANUAL: &str = "\
@@ -26,7 +26,7 @@ Examples:
   tuflog status
   tuflog audit --data repo               # when the server is stopped
 
-A batch of changes is all or nothing, and goes accepted → committed → folded → published. Sent again under the same
+A batch of changes is all or nothing, and goes accepted → committed → folded → published. Sent again under the same \
 id it is the same batch: the commands choose the id first, and try again by themselves while the server is away.
 
 Exit codes:
@@ -40,8 +40,8 @@ Environment:
   TUFLOG_SERVER     the server that commands talk to [default: http://127.0.0.1:8080]
   TUFLOG_TOKEN      the bearer token they send
   TUFLOG_RETRY_FOR  how many seconds they try again
-  TUFLOG_CONFIG     the configuration file of serve; each of its settings is also a variable (tuflog serve --help)
-  NO_COLOR          no colours";
+  TUFLOG_CONFIG     the configuration file of serve, whose every setting is a variable too
+  TUFLOG_LOG        what serve logs, such as info or tuflog=debug";
 
 /// The command line, with its help.
 pub fn command() -> clap::Command {
@@ -56,9 +56,8 @@ pub fn command() -> clap::Command {
         }
         list.push('\n');
     }
-    let template = format!(
-        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}"
-    );
+    let template =
+        format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}");
     command
         .help_template(template)
         .long_about(ABOUT)

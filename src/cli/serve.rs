@@ -30,11 +30,11 @@ Signals: SIGTERM and SIGINT stop it cleanly. It takes no more batches, publishes
 #[derive(Debug, Args)]
 #[command(long_about = "Serve a repository: take batches, publish checkpoints.
 
-One process does everything on the data directory that `tuflog init` made, and holds its lock; a second one is
-refused. The address it answers at stands in DIR/http.addr while it runs. Roles are renewed before they expire for
+One process does everything on the data directory that `tuflog init` made, and holds its lock; a second one is \
+refused. The address it answers at stands in DIR/http.addr while it runs. Roles are renewed before they expire for \
 as long as it runs.
 
-A setting comes from its flag, else from its variable, else from the configuration file, else it has its default.
+A setting comes from its flag, else from its variable, else from the configuration file, else it has its default. \
 The file is DIR/tuflog.toml if that is there; relative paths in it are taken from its directory.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct ServeArgs {

@@ -17,7 +17,7 @@ Examples:
 
 /// Show how the repository stands
 #[derive(Debug, Args)]
-#[command(long_about = "Show how the repository stands: what is committed, what is published, and until when clients
+#[command(long_about = "Show how the repository stands: what is committed, what is published, and until when clients \
 believe it. Exit code 0 whether the node takes writes or not: for that ask /readyz.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct StatusArgs {
@@ -42,13 +42,7 @@ async fn stopped(data: &Data) -> Outcome<StatusAnswer> {
         Some(t) => {
             let now = data.query.published().await?;
             let time = data.query.cut_time(now.seq).await?;
-            Some(PublishedStatus {
-                version: now.version,
-                checkpoint: now.n,
-                seq: now.seq,
-                time,
-                expires: t.expires,
-            })
+            Some(PublishedStatus { version: now.version, checkpoint: now.n, seq: now.seq, time, expires: t.expires })
         }
     };
     Ok(StatusAnswer {
@@ -85,9 +79,7 @@ fn people(s: &StatusAnswer) -> Outcome {
     if s.partitions.is_empty() {
         return Ok(());
     }
-    let row = |p: &crate::http::PartitionStatus| {
-        vec![p.partition.to_string(), count(p.position), count(p.behind)]
-    };
+    let row = |p: &crate::http::PartitionStatus| vec![p.partition.to_string(), count(p.position), count(p.behind)];
     super::output::line("")?;
     table(&["PARTITION", "NEXT SEQ", "BEHIND"], &[0, 1, 2], s.partitions.iter().map(row).collect())
 }

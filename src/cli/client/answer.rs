@@ -97,14 +97,8 @@ fn stranger(server: &str, status: StatusCode, said: &str) -> Failure {
 
 /// The kind by its name; the API has more of them than there are things to do.
 fn kind(name: &str, status: StatusCode) -> Kind {
-    let known = [
-        Kind::Invalid,
-        Kind::Conflict,
-        Kind::Unavailable,
-        Kind::Indeterminate,
-        Kind::Unsupported,
-        Kind::Corrupt,
-    ];
+    let known =
+        [Kind::Invalid, Kind::Conflict, Kind::Unavailable, Kind::Indeterminate, Kind::Unsupported, Kind::Corrupt];
     let other = if status.is_server_error() { Kind::Unavailable } else { Kind::Invalid };
     known.into_iter().find(|k| k.name() == name).unwrap_or(other)
 }
@@ -130,7 +124,10 @@ mod tests {
     fn a_503_brings_the_pause_and_the_basis_to_try_again_with() {
         let body = r#"{"error":{"kind":"Indeterminate","message":"m","retry_after_s":2,"basis":7}}"#;
         let Try::Again(again) = answered(503, body) else { panic!() };
-        assert_eq!((again.asked_ms, again.basis, again.indeterminate, again.refused), (Some(2_000), Some(7), true, false));
+        assert_eq!(
+            (again.asked_ms, again.basis, again.indeterminate, again.refused),
+            (Some(2_000), Some(7), true, false)
+        );
         let Try::Again(again) = answered(502, "<html>") else { panic!() };
         assert_eq!((again.asked_ms, again.basis, again.indeterminate), (None, None, true));
     }

@@ -93,7 +93,9 @@ impl Client {
         if base.host_str().is_some_and(|h| h == "localhost" || h == "[::1]" || h.starts_with("127.")) {
             builder = builder.no_proxy(); // a proxy has another loopback
         }
-        let http = builder.build().map_err(|e| Failure::new(Code::Failed, format!("no HTTP client: {}", answer::cause(&e))))?;
+        let http = builder
+            .build()
+            .map_err(|e| Failure::new(Code::Failed, format!("no HTTP client: {}", answer::cause(&e))))?;
         let retry_for_ms = args.retry_for.saturating_mul(1_000);
         Ok(Client { http, base, token: token(args)?, retry_for_ms, met: AtomicBool::new(false) })
     }

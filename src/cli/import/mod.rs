@@ -48,10 +48,10 @@ The formats:
 #[derive(Debug, Args)]
 #[command(long_about = "Import many targets, in batches.
 
-The inputs are read as a stream: plain or compressed (gzip, xz, lz4), files, patterns, or - for standard input.
-Each batch is all or nothing. Its id follows from its content, so an import that was interrupted is simply run
-again with the same inputs and --batch-size: the batches that are there are recognised and change nothing.
-An input that cannot be read as its format says ends the import with its file and line (exit code 1); the batches
+The inputs are read as a stream: plain or compressed (gzip, xz, lz4), files, patterns, or - for standard input. \
+Each batch is all or nothing. Its id follows from its content, so an import that was interrupted is simply run \
+again with the same inputs and --batch-size: the batches that are there are recognised and change nothing. \
+An input that cannot be read as its format says ends the import with its file and line (exit code 1); the batches \
 before it are in, and the corrected import sends only what is new.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct ImportArgs {

@@ -1,0 +1,348 @@
+//! The real binary, as people and scripts see it: exit codes, messages, files, and a server on a free port.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::help::{PATIENCE, scratch};
+
+const BIN: &str = env!("CARGO_BIN_EXE_tuflog");
+
+/// A command that no variable of the machine reaches.
+fn tuflog(args: &[&str]) -> Command {
+    let mut command = Command::new(BIN);
+    command.args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars() {
+        if name.starts_with("TUFLOG_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    tuflog(args).output().expect("tuflog runs")
+}
+
+fn stdout(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// Runs to exit code 0, and gives stdout.
+#[track_caller]
+fn good(args: &[&str]) -> String {
+    let out = run(args);
+    assert!(out.status.success(), "{args:?}: {:?}\n{}{}", out.status, stdout(&out), stderr(&out));
+    stdout(&out)
+}
+
+/// Runs to this exit code, and gives stderr.
+#[track_caller]
+fn bad(code: i32, args: &[&str]) -> String {
+    let out = run(args);
+    assert_eq!(out.status.code(), Some(code), "{args:?}\n{}{}", stdout(&out), stderr(&out));
+    let text = stderr(&out);
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&good(args)).expect("one JSON document")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// A repository of 16 bins in a fresh directory.
+fn repository() -> (TempDir, String) {
+    let dir = scratch();
+    let data = text(&dir.path().join("repo")).to_owned();
+    good(&["init", "--data", &data, "--bins", "16", "--partitions", "2"]);
+    (dir, data)
+}
+
+/// A running server.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(data: &str) -> Server {
+        let mut command = tuflog(&["serve", "--data", data, "--listen", "127.0.0.1:0"]);
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("tuflog runs");
+        let (addr, started) = (Path::new(data).join("http.addr"), Instant::now());
+        while !addr.exists() {
+            assert!(process.try_wait().expect("a child").is_none(), "the server ended");
+            assert!(started.elapsed() < PATIENCE, "the server does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let addr = fs::read_to_string(addr).expect("http.addr is whole");
+        Server { process, url: format!("http://{}", addr.trim()) }
+    }
+
+    /// Stops it as an operator does; it must end well.
+    fn stop(mut self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        assert!(self.process.wait().expect("a child").success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn init_makes_keys_for_their_owner_alone_and_says_what_is_next() {
+    let dir = scratch();
+    let data = dir.path().join("a/repo");
+    let said = good(&["init", "--data", text(&data), "--root-keys", "3", "--root-threshold", "2"]);
+    assert!(
+        said.contains("tuflog serve --data") && said.contains("2 of 3 keys") && said.contains("root.json"),
+        "{said}"
+    );
+    let mode = |name: &str| fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("keys"), 0o700);
+    for key in ["root-1", "root-2", "root-3", "online"] {
+        assert_eq!(mode(&format!("keys/{key}.pem")), 0o600, "{key}");
+    }
+    for name in ["log", "state", "store", "tuflog.toml", "root.json", "lock"] {
+        assert!(data.join(name).exists(), "{name}");
+    }
+    assert!(!data.join("init").exists());
+    let root: Value = serde_json::from_slice(&fs::read(data.join("root.json")).unwrap()).unwrap();
+    assert_eq!((&root["signed"]["version"], &root["signed"]["roles"]["root"]["threshold"]), (&1.into(), &2.into()));
+    assert_eq!(root["signatures"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn init_never_touches_what_is_there() {
+    let (dir, data) = repository();
+    let key = || fs::read(Path::new(&data).join("keys/root-1.pem")).unwrap();
+    let before = key();
+    assert!(bad(1, &["init", "--data", &data]).contains("is a repository already"));
+    assert_eq!(key(), before);
+
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("thesis.tex"), "x").unwrap();
+    assert!(bad(2, &["init", "--data", text(&other)]).contains("thesis.tex"));
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
+}
+
+#[test]
+fn an_init_that_was_cut_off_is_completed_by_the_next() {
+    let dir = scratch();
+    let data = dir.path().join("repo");
+    // As a kill between the first key and the second leaves it, the second half written.
+    fs::create_dir_all(data.join("keys")).unwrap();
+    fs::write(data.join("init"), "--bins 256 --partitions 4 --root-keys 2 --root-threshold 1\n").unwrap();
+    fs::write(data.join("keys/online.pem"), "-----BEGIN").unwrap();
+    fs::set_permissions(data.join("keys/online.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(bad(2, &["serve", "--data", text(&data)]).contains("did not finish"));
+    assert!(bad(2, &["init", "--data", text(&data), "--bins", "16"]).contains("--bins 256"));
+    good(&["init", "--data", text(&data)]);
+    assert!(bad(1, &["init", "--data", text(&data)]).contains("already"));
+    // As a kill just before its last step leaves it: nothing is made twice.
+    let root = fs::read(data.join("root.json")).unwrap();
+    fs::write(data.join("init"), "--bins 256 --partitions 4 --root-keys 2 --root-threshold 1\n").unwrap();
+    fs::remove_file(data.join("root.json")).unwrap();
+    good(&["init", "--data", text(&data)]);
+    assert_eq!(fs::read(data.join("root.json")).unwrap(), root);
+}
+
+#[test]
+fn impossible_options_are_usage() {
+    let dir = scratch();
+    let data = text(&dir.path().join("repo")).to_owned();
+    assert!(bad(2, &["init", "--data", &data, "--bins", "3"]).contains("--bins: must be a power of two"));
+    assert!(bad(2, &["init", "--data", &data, "--bins", "4", "--partitions", "8"]).contains("--partitions"));
+    assert!(bad(2, &["init", "--data", &data, "--root-threshold", "3"]).contains("3 of 2 keys"));
+    assert!(!Path::new(&data).exists());
+    bad(2, &["frobnicate"]);
+    bad(2, &[]);
+    bad(2, &["add", "a"]);
+    bad(2, &["add", "a", "--length", "1"]);
+    assert!(bad(2, &["add", "../a", "--file", "/dev/null"]).contains("PATH"));
+    assert!(bad(2, &["remove", "a", "--batch-id", "a b"]).contains("--batch-id"));
+    assert!(bad(2, &["status", "--data", &data]).contains("tuflog init --data"));
+    assert!(bad(2, &["serve", "--data", &data]).contains("tuflog init --data"));
+}
+
+#[test]
+fn a_setting_that_does_not_exist_is_refused_with_the_nearest() {
+    let (_dir, data) = repository();
+    let config = Path::new(&data).join("tuflog.toml");
+    fs::write(&config, "lisen = \"127.0.0.1:0\"\n").unwrap();
+    let said = bad(2, &["serve", "--data", &data]);
+    assert!(said.contains("tuflog.toml") && said.contains("did you mean `listen`?"), "{said}");
+    let said = bad(2, &["serve", "--data", &data, "--config", "/absent.toml"]);
+    assert!(said.contains("/absent.toml"), "{said}");
+}
+
+#[test]
+fn help_of_every_command_is_a_manual() {
+    let all = good(&["--help"]);
+    for word in ["Publish:", "Ask:", "Exit codes:", "TUFLOG_SERVER", "Examples:"] {
+        assert!(all.contains(word), "{word}");
+    }
+    for command in
+        ["init", "serve", "add", "remove", "import", "status", "batch", "target", "route", "checkpoints", "audit"]
+    {
+        assert!(all.contains(&format!("\n  {command} ")), "{command}");
+        assert!(good(&[command, "--help"]).contains(&format!("Examples:\n  tuflog {command}")), "{command}");
+    }
+    assert!(good(&["--version"]).starts_with("tuflog "));
+}
+
+#[test]
+fn who_reads_only_the_head_makes_no_panic() {
+    let mut child = tuflog(&["serve", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), stderr(&out).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn without_a_server_it_says_how_to_start_one() {
+    for args in [&["status", "--retry-for", "0"][..], &["remove", "a", "--retry-for", "0"]] {
+        let said = bad(3, &[args, &["--server", "http://127.0.0.1:1"]].concat());
+        assert!(
+            said.contains("no tuflog answers at http://127.0.0.1:1") && said.contains("tuflog serve --data"),
+            "{said}"
+        );
+    }
+    assert!(bad(2, &["status", "--server", "localhost"]).contains("--server"));
+}
+
+#[test]
+fn a_change_goes_in_and_is_found_by_every_question() {
+    let (dir, data) = repository();
+    let server = Server::start(&data);
+    let at = |args: &[&str]| -> Vec<String> {
+        args.iter().copied().chain(["--server", &server.url]).map(str::to_owned).collect()
+    };
+    let ask = |args: &[&str]| json(&at(&[args, &["--json"]].concat()).iter().map(String::as_str).collect::<Vec<_>>());
+    let say = |args: &[&str]| good(&at(args).iter().map(String::as_str).collect::<Vec<_>>());
+    let fail = |code, args: &[&str]| bad(code, &at(args).iter().map(String::as_str).collect::<Vec<_>>());
+
+    let file = dir.path().join("hello.txt");
+    fs::write(&file, "hello\n").unwrap();
+    let custom = r#"{"channel":"beta"}"#;
+    let receipt = ask(&[
+        "add",
+        "a/hello.txt",
+        "--file",
+        text(&file),
+        "--custom",
+        custom,
+        "--batch-id",
+        "b1",
+        "--wait",
+        "published",
+    ]);
+    assert_eq!((&receipt["batch"], &receipt["state"]), (&"b1".into(), &"published".into()));
+    let target = ask(&["target", "a/hello.txt"]);
+    assert_eq!((&target["length"], &target["custom"]["channel"]), (&6.into(), &"beta".into()));
+    assert_eq!(target["hashes"]["sha256"], "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
+    assert!(say(&["target", "a/hello.txt"]).contains("5891b5b5"));
+    assert_eq!(ask(&["batch", "b1"])["seq"], receipt["seq"]);
+    assert_eq!(ask(&["route", "a/hello.txt"])["bin"], target["bin"]);
+    let status = ask(&["status"]);
+    assert_eq!((&status["ready"], &status["layout"]["bins"]), (&true.into(), &16.into()));
+    assert!(say(&["status"]).contains("ready"));
+    let n = receipt["checkpoint"].as_u64().unwrap();
+    assert_eq!(ask(&["checkpoints"])["checkpoints"][0]["n"], n);
+    assert!(say(&["checkpoints"]).contains("CHECKPOINT"));
+    assert!(say(&["checkpoints", &n.to_string()]).contains("snapshot.json"));
+
+    // The same id again is the same batch; with other content it is a conflict.
+    let again = ask(&["add", "a/hello.txt", "--file", text(&file), "--custom", custom, "--batch-id", "b1"]);
+    assert_eq!(again["seq"], receipt["seq"]);
+    assert!(fail(1, &["remove", "a/hello.txt", "--batch-id", "b1"]).starts_with("error: "));
+
+    let said = say(&["remove", "a/hello.txt", "b/absent", "--wait", "published"]);
+    assert!(said.contains("nothing to remove at b/absent"), "{said}");
+    assert!(fail(1, &["target", "a/hello.txt"]).contains("nothing is published at a/hello.txt"));
+    assert!(fail(1, &["batch", "unknown"]).contains("there is no batch unknown"));
+    assert!(fail(1, &["batch", "unknown", "--full"]).contains("there is no batch unknown"));
+    assert!(fail(1, &["checkpoints", "999"]).contains("no checkpoint 999"));
+
+    // Nobody else may use the directory meanwhile.
+    for args in [&["status"][..], &["serve"], &["init"], &["audit"]] {
+        let code = if args == ["init"] { 1 } else { 3 };
+        let said = bad(code, &[args, &["--data", &data]].concat());
+        assert!(code == 1 || said.contains(&format!("use --server {} instead", server.url)), "{said}");
+    }
+    server.stop();
+
+    // The stopped node's data gives the same answers.
+    assert_eq!(json(&["batch", "b1", "--data", &data, "--json"])["seq"], receipt["seq"]);
+    assert!(bad(1, &["target", "a/hello.txt", "--data", &data]).contains("nothing is published"));
+    assert_eq!(json(&["route", "a/hello.txt", "--data", &data, "--json"])["bin"], target["bin"]);
+    assert_eq!(json(&["status", "--data", &data, "--json"])["layout"]["bins"], 16);
+    assert!(json(&["checkpoints", "--data", &data, "--json"])["checkpoints"][0]["n"].as_u64().unwrap() > n);
+}
+
+#[test]
+fn an_import_again_finds_its_batches_there() {
+    let (dir, data) = repository();
+    let server = Server::start(&data);
+    let file = dir.path().join("changes.csv");
+    let line = |i: usize, length: usize| format!("pool/p{i}.deb;{length};sha256;{i:064x}\n");
+    fs::write(&file, (0..250).map(|i| line(i, i)).collect::<String>()).unwrap();
+    let import = |more: &[&str]| -> Value {
+        let args = ["import", "--format", "csv", "--batch-size", "100", "--json", "--server", &server.url, text(&file)];
+        json(&[&args, more].concat())
+    };
+    let counts = |v: &Value| ["changes", "batches", "new", "known"].map(|k| v[k].as_u64().unwrap());
+    let first = import(&["--wait", "published"]);
+    assert_eq!((counts(&first), &first["state"]), ([250, 3, 3, 0], &"published".into()));
+    assert_eq!(counts(&import(&[])), [250, 3, 0, 3]);
+    assert_eq!(counts(&import(&["--again=x"])), [250, 3, 3, 0]);
+    assert_eq!(counts(&import(&["--again=x"])), [250, 3, 0, 3]);
+
+    // More at the end: what was whole before is known, the rest is new.
+    let mut more = fs::OpenOptions::new().append(true).open(&file).unwrap();
+    more.write_all((250..300).map(|i| line(i, i)).collect::<String>().as_bytes()).unwrap();
+    assert_eq!(counts(&import(&["--wait", "published"])), [300, 3, 1, 2]);
+    assert_eq!(json(&["target", "pool/p299.deb", "--json", "--server", &server.url])["length"], 299);
+
+    // A line that cannot be: named, and what was before it is in.
+    more.write_all(b"pool/bad path;1;sha256;00\n").unwrap();
+    let said = bad(1, &["import", "--format", "csv", "--batch-size", "100", "--server", &server.url, text(&file)]);
+    assert!(said.contains("changes.csv:301") && said.contains("3 there already") && said.contains("again"), "{said}");
+
+    // A batch of thousands, from standard input, with removals: the order in the input is the order that counts.
+    let changes: String = (0..300)
+        .map(|i| format!("{{\"op\":\"remove\",\"path\":\"pool/p{i}.deb\"}}\n"))
+        .chain([format!(
+            "{{\"op\":\"add\",\"path\":\"pool/p7.deb\",\"length\":1,\"hashes\":{{\"sha256\":\"{:064x}\"}}}}\n",
+            1
+        )])
+        .collect();
+    let args =
+        ["import", "--format", "jsonl", "--batch-size", "10", "--wait", "published", "--server", &server.url, "-"];
+    let mut child = tuflog(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(changes.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success() && stdout(&out).contains("301 changes in 31 batches"), "{}", stdout(&out));
+    assert_eq!(json(&["target", "pool/p7.deb", "--json", "--server", &server.url])["length"], 1);
+    bad(1, &["target", "pool/p8.deb", "--server", &server.url]);
+    server.stop();
+}
