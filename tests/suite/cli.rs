@@ -4,30 +4,16 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::help::{PATIENCE, scratch};
-
-const BIN: &str = env!("CARGO_BIN_EXE_tuflog");
-
-/// A command that no variable of the machine reaches.
-fn tuflog(args: &[&str]) -> Command {
-    let mut command = Command::new(BIN);
-    command.args(args).stdin(Stdio::null());
-    for (name, _) in std::env::vars() {
-        if name.starts_with("TUFLOG_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
+use crate::help::scratch;
+use crate::server::{Server, command, run as good};
 
 fn run(args: &[&str]) -> Output {
-    tuflog(args).output().expect("tuflog runs")
+    command(args).output().expect("the binary runs")
 }
 
 fn stdout(out: &Output) -> String {
@@ -36,14 +22,6 @@ fn stdout(out: &Output) -> String {
 
 fn stderr(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
-}
-
-/// Runs to exit code 0, and gives stdout.
-#[track_caller]
-fn good(args: &[&str]) -> String {
-    let out = run(args);
-    assert!(out.status.success(), "{args:?}: {:?}\n{}{}", out.status, stdout(&out), stderr(&out));
-    stdout(&out)
 }
 
 /// Runs to this exit code, and gives stderr.
@@ -70,41 +48,6 @@ fn repository() -> (TempDir, String) {
     let data = text(&dir.path().join("repo")).to_owned();
     good(&["init", "--data", &data, "--bins", "16", "--partitions", "2"]);
     (dir, data)
-}
-
-/// A running server.
-struct Server {
-    process: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(data: &str) -> Server {
-        let mut command = tuflog(&["serve", "--data", data, "--listen", "127.0.0.1:0"]);
-        let mut process = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("tuflog runs");
-        let (addr, started) = (Path::new(data).join("http.addr"), Instant::now());
-        while !addr.exists() {
-            assert!(process.try_wait().expect("a child").is_none(), "the server ended");
-            assert!(started.elapsed() < PATIENCE, "the server does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let addr = fs::read_to_string(addr).expect("http.addr is whole");
-        Server { process, url: format!("http://{}", addr.trim()) }
-    }
-
-    /// Stops it as an operator does; it must end well.
-    fn stop(mut self) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
-        assert!(self.process.wait().expect("a child").success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[test]
@@ -212,7 +155,7 @@ fn help_of_every_command_is_a_manual() {
 
 #[test]
 fn who_reads_only_the_head_makes_no_panic() {
-    let mut child = tuflog(&["serve", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&["serve", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let out = child.wait_with_output().unwrap();
     assert_eq!((out.status.code(), stderr(&out).as_str()), (Some(0), ""));
@@ -233,10 +176,10 @@ fn without_a_server_it_says_how_to_start_one() {
 #[test]
 fn a_change_goes_in_and_is_found_by_every_question() {
     let (dir, data) = repository();
-    let server = Server::start(&data);
-    let at = |args: &[&str]| -> Vec<String> {
-        args.iter().copied().chain(["--server", &server.url]).map(str::to_owned).collect()
-    };
+    let mut server = Server::start(Path::new(&data), &[]);
+    let url = url();
+    let at =
+        |args: &[&str]| -> Vec<String> { args.iter().copied().chain(["--server", &url]).map(str::to_owned).collect() };
     let ask = |args: &[&str]| json(&at(&[args, &["--json"]].concat()).iter().map(String::as_str).collect::<Vec<_>>());
     let say = |args: &[&str]| good(&at(args).iter().map(String::as_str).collect::<Vec<_>>());
     let fail = |code, args: &[&str]| bad(code, &at(args).iter().map(String::as_str).collect::<Vec<_>>());
@@ -287,9 +230,9 @@ fn a_change_goes_in_and_is_found_by_every_question() {
     for args in [&["status"][..], &["serve"], &["init"], &["audit"]] {
         let code = if args == ["init"] { 1 } else { 3 };
         let said = bad(code, &[args, &["--data", &data]].concat());
-        assert!(code == 1 || said.contains(&format!("use --server {} instead", server.url)), "{said}");
+        assert!(code == 1 || said.contains(&format!("use --server {} instead", url)), "{said}");
     }
-    server.stop();
+    assert!(server.terminate().success());
 
     // The stopped node's data gives the same answers.
     assert_eq!(json(&["batch", "b1", "--data", &data, "--json"])["seq"], receipt["seq"]);
@@ -302,12 +245,13 @@ fn a_change_goes_in_and_is_found_by_every_question() {
 #[test]
 fn an_import_again_finds_its_batches_there() {
     let (dir, data) = repository();
-    let server = Server::start(&data);
+    let mut server = Server::start(Path::new(&data), &[]);
+    let url = url();
     let file = dir.path().join("changes.csv");
     let line = |i: usize, length: usize| format!("pool/p{i}.deb;{length};sha256;{i:064x}\n");
     fs::write(&file, (0..250).map(|i| line(i, i)).collect::<String>()).unwrap();
     let import = |more: &[&str]| -> Value {
-        let args = ["import", "--format", "csv", "--batch-size", "100", "--json", "--server", &server.url, text(&file)];
+        let args = ["import", "--format", "csv", "--batch-size", "100", "--json", "--server", &url, text(&file)];
         json(&[&args, more].concat())
     };
     let counts = |v: &Value| ["changes", "batches", "new", "known"].map(|k| v[k].as_u64().unwrap());
@@ -321,11 +265,11 @@ fn an_import_again_finds_its_batches_there() {
     let mut more = fs::OpenOptions::new().append(true).open(&file).unwrap();
     more.write_all((250..300).map(|i| line(i, i)).collect::<String>().as_bytes()).unwrap();
     assert_eq!(counts(&import(&["--wait", "published"])), [300, 3, 1, 2]);
-    assert_eq!(json(&["target", "pool/p299.deb", "--json", "--server", &server.url])["length"], 299);
+    assert_eq!(json(&["target", "pool/p299.deb", "--json", "--server", &url])["length"], 299);
 
     // A line that cannot be: named, and what was before it is in.
     more.write_all(b"pool/bad path;1;sha256;00\n").unwrap();
-    let said = bad(1, &["import", "--format", "csv", "--batch-size", "100", "--server", &server.url, text(&file)]);
+    let said = bad(1, &["import", "--format", "csv", "--batch-size", "100", "--server", &url, text(&file)]);
     assert!(said.contains("changes.csv:301") && said.contains("3 there already") && said.contains("again"), "{said}");
 
     // A batch of thousands, from standard input, with removals: the order in the input is the order that counts.
@@ -336,13 +280,12 @@ fn an_import_again_finds_its_batches_there() {
             1
         )])
         .collect();
-    let args =
-        ["import", "--format", "jsonl", "--batch-size", "10", "--wait", "published", "--server", &server.url, "-"];
-    let mut child = tuflog(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let args = ["import", "--format", "jsonl", "--batch-size", "10", "--wait", "published", "--server", &url, "-"];
+    let mut child = command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(changes.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success() && stdout(&out).contains("301 changes in 31 batches"), "{}", stdout(&out));
-    assert_eq!(json(&["target", "pool/p7.deb", "--json", "--server", &server.url])["length"], 1);
-    bad(1, &["target", "pool/p8.deb", "--server", &server.url]);
-    server.stop();
+    assert_eq!(json(&["target", "pool/p7.deb", "--json", "--server", &url])["length"], 1);
+    bad(1, &["target", "pool/p8.deb", "--server", &url]);
+    assert!(server.terminate().success());
 }
