@@ -23,6 +23,19 @@ pub(super) fn next(lines: &mut Lines) -> Result<Option<Item>> {
 }
 
 fn parse(line: &[u8]) -> std::result::Result<Item, String> {
+    if line.contains(&b'"') {
+        return parse_quoted(line);
+    }
+    // As the reader below would; but that one is expensive to make.
+    let text = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8")?;
+    let fields: Vec<&str> = text.split(';').collect();
+    match fields[..] {
+        [path, length, name, hash] => Item::add(path, length.trim(), name.trim(), hash.trim()),
+        _ => Err(format!("expected path;length;hash-name;hash, found {} fields", fields.len())),
+    }
+}
+
+fn parse_quoted(line: &[u8]) -> std::result::Result<Item, String> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(b';')
         .has_headers(false)
