@@ -155,7 +155,8 @@ impl Settings {
             }
             let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(key, a).total_cmp(&strsim::jaro(key, b)));
             let hint = nearest.filter(|k| strsim::jaro(key, k) > 0.7).map(|k| format!("; did you mean `{k}`?"));
-            let message = format!("is not a setting{}", hint.unwrap_or_else(|| format!(" (known: {})", KEYS.join(", "))));
+            let message =
+                format!("is not a setting{}", hint.unwrap_or_else(|| format!(" (known: {})", KEYS.join(", "))));
             return Err(Error::invalid(key, message));
         }
         let settings: Settings = toml::from_str(text).map_err(|e| Error::invalid("toml", e.to_string()))?;
@@ -173,7 +174,8 @@ impl Settings {
 
     /// The ranges that the flags check, for what came from a file.
     fn check(&self) -> Result<()> {
-        let ranges = [("queue_mib", self.queue_mib, 1, 2048), ("groups", self.groups, 1, 64), ("uploads", self.uploads, 1, 256)];
+        let ranges =
+            [("queue_mib", self.queue_mib, 1, 2048), ("groups", self.groups, 1, 64), ("uploads", self.uploads, 1, 256)];
         for (field, value, least, most) in ranges {
             if let Some(value) = value.filter(|v| !(least..=most).contains(v)) {
                 return Err(Error::invalid(field, format!("must be from {least} to {most}, not {value}")));

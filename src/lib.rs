@@ -29,6 +29,8 @@ pub mod recover;
 
 pub mod compact;
 
+pub mod audit;
+
 // The edges.
 pub mod cli;
 
