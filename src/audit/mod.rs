@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   ledger ─► every record: decodes, canonical, lawful        replay.rs
-//!     Commit ─► segments: there, digest, content ─► bin state     segments.rs
+//!     Commit ─► segments: there, digest, content ─► bin state     commits.rs, segments.rs
 //!     Cut n  ─► rebuild dirty ∪ due ∪ all bins, targets, snapshot, ledger state ─► compare, verify    cut.rs, objects.rs
 //!     Checkpoint n ─► what it says, every fold report of n        folds.rs
 //!     Checkpoint, Renew ─► timestamp.json, once its version is reached    pointer.rs
@@ -45,6 +45,7 @@
 //! wrong is a finding. Memory follows the number of objects and cuts (some 100 bytes each), never that of targets.
 //! Meant for a node at rest; on a running one, what is published meanwhile is not looked at.
 
+mod commits;
 mod cut;
 mod folds;
 mod objects;
