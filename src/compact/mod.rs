@@ -13,6 +13,7 @@ mod entries;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -54,8 +55,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where rendering runs.
     pub pool: Pool,
-    /// The least time between two cuts, in milliseconds.
-    pub min_cut_interval_ms: u64,
+    /// The least time between two cuts, in milliseconds; set to 0 when the node stops.
+    pub min_cut_interval_ms: Arc<AtomicU64>,
     /// How long a compactor that did not make the last cut waits before it acts in another's place, in milliseconds.
     pub patience_ms: u64,
     /// Told where the pointer stands whenever it has moved.
@@ -170,7 +171,7 @@ impl Compactor {
     pub fn due_in_ms(&self) -> u64 {
         const IDLE_MS: u64 = 1_000;
         let ticks = self.parts.clock.ticks_ms();
-        let pace = self.last_cut_ticks.map(|t| (t + self.parts.min_cut_interval_ms).saturating_sub(ticks));
+        let pace = self.last_cut_ticks.map(|t| (t + self.min_cut_interval_ms()).saturating_sub(ticks));
         let patience = self.waiting_since.map(|t| (t + self.parts.patience_ms).saturating_sub(ticks));
         [pace, patience].into_iter().flatten().filter(|ms| *ms > 0).min().unwrap_or(IDLE_MS).min(IDLE_MS)
     }
@@ -184,6 +185,10 @@ impl Compactor {
     pub fn is_settled(&self) -> bool {
         let s = &self.follower.state;
         s.open.is_none() && s.touched.is_empty() && s.stamp.as_ref().is_some_and(|stamp| stamp.version <= self.pointer)
+    }
+
+    fn min_cut_interval_ms(&self) -> u64 {
+        self.parts.min_cut_interval_ms.load(Ordering::Relaxed)
     }
 
     async fn read_ledger(&mut self) -> Result<bool> {
@@ -263,7 +268,7 @@ impl Compactor {
             }
         }
         let ticks = self.parts.clock.ticks_ms();
-        if self.last_cut_ticks.is_some_and(|t| ticks < t + self.parts.min_cut_interval_ms) || !self.my_turn(ticks) {
+        if self.last_cut_ticks.is_some_and(|t| ticks < t + self.min_cut_interval_ms()) || !self.my_turn(ticks) {
             return Ok(false);
         }
         self.check_clock(now)?;

@@ -17,9 +17,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
-use rocksdb::{DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBCompressionType, Options, ReadOptions, WriteBatch, WriteOptions};
 
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
 use crate::change::Change;
@@ -29,9 +31,14 @@ use crate::log::Offset;
 
 /// The working state of all the partitions that a worker folds.
 pub struct State {
-    db: DB,
+    /// `None` only while it is reopened.
+    db: RwLock<Option<DB>>,
+    /// A write failed: the handle goes on failing even when the disk has room again.
+    broken: AtomicBool,
+    options: Options,
+    dir: PathBuf,
     layout: Layout,
-    write: WriteOptions,
+    durability: Durability,
 }
 
 /// The changes of one batch for one partition.
@@ -124,14 +131,64 @@ impl State {
 
     /// Opens a state with options of one's own, such as an in-memory environment.
     pub fn open_with(options: Options, dir: &Path, layout: Layout, durability: Durability) -> Result<State> {
-        let mut write = WriteOptions::default();
-        write.disable_wal(durability == Durability::Flushes);
-        Ok(State { db: DB::open(&options, dir).map_err(db)?, layout, write })
+        let opened = RwLock::new(Some(DB::open(&options, dir).map_err(db)?));
+        let (broken, dir) = (AtomicBool::new(false), dir.to_owned());
+        Ok(State { db: opened, broken, options, dir, layout, durability })
+    }
+
+    /// Opens the database again if a write to it has failed. Whoever saw that failure must start again from what is
+    /// stored.
+    pub fn reopen_if_broken(&self) -> Result<()> {
+        let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if self.broken.load(Ordering::SeqCst) || slot.is_none() {
+            drop(slot.take()); // before it is opened again: RocksDB locks its directory
+            *slot = Some(DB::open(&self.options, &self.dir).map_err(db)?);
+            self.broken.store(false, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&DB) -> Result<T>) -> Result<T> {
+        let slot = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        work(slot.as_ref().ok_or_else(|| Error::unavailable("bin state: could not be opened again"))?)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.with(|d| d.get(key).map_err(db))
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("bin state: an earlier write failed"));
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(self.durability == Durability::Flushes);
+        self.with(|d| {
+            d.write_opt(batch, &options).map_err(|e| {
+                self.broken.store(true, Ordering::SeqCst);
+                db(e)
+            })
+        })
+    }
+
+    /// Calls `each` with every key and value from `from` up to `to`.
+    fn scan(&self, from: Vec<u8>, to: Vec<u8>, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        self.with(|d| {
+            let mut read = ReadOptions::default();
+            read.set_iterate_upper_bound(to);
+            let mut iter = d.raw_iterator_opt(read);
+            iter.seek(&from);
+            while let (Some(key), Some(value)) = (iter.key(), iter.value()) {
+                each(key, value)?;
+                iter.next();
+            }
+            iter.status().map_err(db)
+        })
     }
 
     /// Writes what is only in memory to the disk.
     pub fn flush(&self) -> Result<()> {
-        self.db.flush().map_err(db)
+        self.with(|d| d.flush().map_err(db))
     }
 
     /// The repository's layout.
@@ -141,7 +198,7 @@ impl State {
 
     /// The seq of the next ledger record of a partition; `None` when nothing is known of it.
     pub fn position(&self, partition: PartitionId) -> Result<Option<Offset>> {
-        let Some(bytes) = self.db.get(meta_key(partition)).map_err(db)? else { return Ok(None) };
+        let Some(bytes) = self.get(&meta_key(partition))? else { return Ok(None) };
         let bytes = bytes.try_into().map_err(|_| Error::corrupt("bin state: a position is not 8 bytes"))?;
         Ok(Some(Offset::from_be_bytes(bytes)))
     }
@@ -150,17 +207,17 @@ impl State {
     pub fn dirty(&self, partition: PartitionId) -> Result<BTreeSet<Bin>> {
         let bins = self.layout.bins_of(partition);
         let mut out = BTreeSet::new();
-        for item in self.range(bin_key(b'd', bins.start), bin_key(b'd', bins.end)) {
-            let (key, _) = item.map_err(db)?;
+        self.scan(bin_key(b'd', bins.start), bin_key(b'd', bins.end), |key, _| {
             let bin = key.get(1..5).and_then(|b| b.try_into().ok()).map(Bin::from_be_bytes);
             out.insert(bin.ok_or_else(|| Error::corrupt("bin state: a dirty mark is not 5 bytes"))?);
-        }
+            Ok(())
+        })?;
         Ok(out)
     }
 
     /// The report of the last cut, if its Checkpoint was not read yet.
     pub fn report(&self, partition: PartitionId) -> Result<Option<FoldReport>> {
-        let Some(bytes) = self.db.get(report_key(partition)).map_err(db)? else { return Ok(None) };
+        let Some(bytes) = self.get(&report_key(partition))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::corrupt(format!("bin state: stored report: {e}")))
     }
 
@@ -168,23 +225,23 @@ impl State {
     pub fn absent(&self, partition: PartitionId) -> Result<Vec<Absent>> {
         let mut out: Vec<Absent> = Vec::new();
         let tag = key(b'a', &[&partition.to_be_bytes()]);
-        for item in self.range(tag, key(b'a', &[&(u32::from(partition) + 1).to_be_bytes()[2..]])) {
-            let (key, path) = item.map_err(db)?;
+        self.scan(tag, key(b'a', &[&(u32::from(partition) + 1).to_be_bytes()[2..]]), |key, path| {
             let bad = || Error::corrupt("bin state: an absent removal does not parse");
             let seq = key.get(3..11).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).ok_or_else(bad)?;
             let index = key.get(11..15).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or_else(bad)?;
-            let path = String::from_utf8(path.into_vec()).map_err(|_| bad())?;
+            let path = String::from_utf8(path.to_vec()).map_err(|_| bad())?;
             match out.last_mut() {
                 Some(a) if (a.seq, a.index) == (seq, index) => a.paths.push(path),
                 _ => out.push(Absent { seq, index, paths: vec![path] }),
             }
-        }
+            Ok(())
+        })?;
         Ok(out)
     }
 
     /// The digest of a bin's content as published last.
     pub fn published(&self, bin: Bin) -> Result<Sha256Digest> {
-        match self.db.get(bin_key(b'p', bin)).map_err(db)? {
+        match self.get(&bin_key(b'p', bin))? {
             None => Ok(sha256(b"")),
             Some(bytes) => bytes.try_into().map_err(|_| Error::corrupt("bin state: a digest is not 32 bytes")),
         }
@@ -219,7 +276,7 @@ impl State {
                     None => {
                         let there = match overlay.get(&key) {
                             Some(there) => *there,
-                            None => self.db.get_pinned(&key).map_err(db)?.is_some(),
+                            None => self.with(|d| Ok(d.get_pinned(&key).map_err(db)?.is_some()))?,
                         };
                         if !there {
                             let place = [
@@ -245,10 +302,7 @@ impl State {
         }
         marked.iter().for_each(|bin| write.put(bin_key(b'd', *bin), b""));
         write.put(meta_key(partition), position.to_be_bytes());
-        self.db.write_opt(write, &self.write).map_err(|e| {
-            dirty.retain(|bin| !marked.contains(bin));
-            db(e)
-        })
+        self.write(write).inspect_err(|_| dirty.retain(|bin| !marked.contains(bin)))
     }
 
     /// Moves the position past a Cut, with all that the cut leaves behind, in one write.
@@ -265,7 +319,7 @@ impl State {
             write.delete_range(key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]));
         }
         write.put(meta_key(partition), passed.position.to_be_bytes());
-        self.db.write_opt(write, &self.write).map_err(db)
+        self.write(write)
     }
 
     /// Moves the position over records that have nothing for the partition; forgets the report if `reported`.
@@ -275,14 +329,13 @@ impl State {
             write.delete(report_key(partition));
         }
         write.put(meta_key(partition), position.to_be_bytes());
-        self.db.write_opt(write, &self.write).map_err(db)
+        self.write(write)
     }
 
     /// Appends a bin's content: `"path":fragment` members joined by commas, in canonical order. Answers their number.
     pub fn content(&self, bin: Bin, out: &mut Vec<u8>) -> Result<u64> {
         let mut count = 0;
-        for item in self.range(bin_key(b't', bin), bin_key(b't', bin + 1)) {
-            let (key, value) = item.map_err(db)?;
+        self.scan(bin_key(b't', bin), bin_key(b't', bin + 1), |key, value| {
             let (Some(path), Some(fragment)) = (key.get(5..), value.get(8..)) else {
                 return Err(Error::corrupt("bin state: a target does not parse"));
             };
@@ -294,7 +347,8 @@ impl State {
             out.extend_from_slice(b"\":");
             out.extend_from_slice(fragment);
             count += 1;
-        }
+            Ok(())
+        })?;
         Ok(count)
     }
 
@@ -309,7 +363,7 @@ impl State {
         write.delete_range(key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]));
         write.delete(report_key(partition));
         write.delete(meta_key(partition)); // without a position the partition counts as unknown
-        self.db.write_opt(write, &self.write).map_err(db)
+        self.write(write)
     }
 
     /// Takes a bin's content as its published state, in a partition that was reset.
@@ -320,16 +374,12 @@ impl State {
             value.extend_from_slice(fragment.as_bytes());
             write.put(target_key(loaded.bin, path), value);
         }
-        self.db.write_opt(write, &self.write).map_err(db)?;
+        self.write(write)?;
         let mut content = Vec::new();
         self.content(loaded.bin, &mut content)?;
-        self.db.put_opt(bin_key(b'p', loaded.bin), sha256(&content), &self.write).map_err(db)
-    }
-
-    fn range(&self, from: Vec<u8>, to: Vec<u8>) -> rocksdb::DBIterator<'_> {
-        let mut read = ReadOptions::default();
-        read.set_iterate_upper_bound(to);
-        self.db.iterator_opt(IteratorMode::From(&from, Direction::Forward), read)
+        let mut write = WriteBatch::default();
+        write.put(bin_key(b'p', loaded.bin), sha256(&content));
+        self.write(write)
     }
 }
 

@@ -34,7 +34,8 @@ pub struct Saved {
     settings_revision: u64,
     settings: Settings,
     floor: Offset,
-    roots: BTreeMap<u64, String>,
+    /// Whole documents, by rising version.
+    roots: Vec<String>,
     root: u64,
     time: u64,
     done: u64,
@@ -98,7 +99,7 @@ pub fn save(state: &State) -> Result<Objects> {
         settings_revision: state.settings_revision,
         settings: state.settings.clone(),
         floor: state.floor,
-        roots: named.map(|r| (r.root.version, r.document.clone())).collect(),
+        roots: named.map(|r| (r.root.version, r.document.clone())).collect::<BTreeMap<_, _>>().into_values().collect(),
         root: root.root.version,
         time: state.time,
         done: state.done,
@@ -147,9 +148,10 @@ impl Saved {
         let layout =
             Layout::new(self.bins, self.partitions).map_err(|e| Error::corrupt(format!("ledger state: {e}")))?;
         let mut roots = BTreeMap::new();
-        for (version, document) in self.roots {
-            let (root, _) = Root::parse(document.as_bytes())?;
-            roots.insert(version, Arc::new(SignedRoot { root, document }));
+        for document in self.roots {
+            let (root, _) =
+                Root::parse(document.as_bytes()).map_err(|e| Error::corrupt(format!("ledger state: {e}")))?;
+            roots.insert(root.version, Arc::new(SignedRoot { root, document }));
         }
         let root_of = |version: u64| match roots.get(&version) {
             Some(root) => Ok(root.clone()),

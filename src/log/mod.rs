@@ -22,6 +22,8 @@
 //! 5. **End** is at least one past every record whose append was answered before the call, and one past every
 //!    record that this handle has read.
 //! 6. Bytes come back as they went in. What is at an offset never changes.
+//! 7. A read, a fetch or an end may be `Unavailable` for a while; the reader stands where it stood. It may also see
+//!    less than there is (a record may not be there *yet* for any time), but never anything else.
 //!
 //! Acting on a record is the reader's business: intake, compactor and operator commands take effect when their own
 //! reader passes a record, never when an append is answered.
@@ -78,7 +80,7 @@ pub trait Log: Send + Sync {
 }
 
 /// A place in one partition, moving forward.
-pub trait Reader: Send {
+pub trait Reader: Send + Sync {
     /// The next records, at most about `max_bytes` of payload but at least one; empty when there is none now.
     fn read(&mut self, max_bytes: usize) -> BoxFuture<'_, Result<Vec<Record>>>;
 

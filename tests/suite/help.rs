@@ -28,9 +28,9 @@ pub fn child(test: &str, dir: &Path) -> Command {
     command
 }
 
-/// Runs `test` as a child on a file system of `megabytes` that only it can see. False when this machine does not
-/// let us mount one.
-pub fn child_on_small_disk(test: &str, megabytes: u32) -> bool {
+/// Runs `test` as a child on a file system of `megabytes` that only it can see. A machine that does not let us mount
+/// one fails the test: a full disk is not left untried in silence.
+pub fn child_on_small_disk(test: &str, megabytes: u32) {
     let dir = scratch();
     let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs '{}'", dir.path().display());
     for namespace in [&["--mount"][..], &["--user", "--map-root-user", "--mount"]] {
@@ -47,9 +47,17 @@ pub fn child_on_small_disk(test: &str, megabytes: u32) -> bool {
             let out = out.expect("unshare ran a moment ago");
             let text = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
             assert!(out.status.success() && text.contains("1 passed"), "{text}");
-            return true;
+            return;
         }
     }
-    eprintln!("not run: this machine does not let us mount a small file system");
-    false
+    panic!("this machine lets us mount no small file system (unshare --mount, as root or with --map-root-user)");
+}
+
+/// The bytes of a fixture. With `TUFLOG_WRITE_FIXTURES` set it is written first, which only a new format version may do.
+pub fn fixture(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    if std::env::var_os("TUFLOG_WRITE_FIXTURES").is_some() {
+        std::fs::write(&path, bytes).unwrap();
+    }
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tuflog::clock::ManualClock;
 use tuflog::error::Kind;
 use tuflog::log::embedded::EmbeddedLog;
 use tuflog::log::{Log, Offset, Partition, Record};
+use tuflog::store::local::free_bytes;
 
 use crate::help::{child, child_dir, child_on_small_disk, scratch};
 
@@ -123,12 +124,23 @@ fn a_full_disk_loses_nothing_and_the_log_goes_on_when_there_is_room() {
 #[tokio::test]
 async fn child_on_a_full_disk() {
     let Some(dir) = child_dir() else { return };
-    let ballast = dir.join("ballast");
-    fs::write(&ballast, vec![1; 36 << 20]).unwrap();
-    let log = open(&dir.join("log"));
+    for free in [7, 12, 18, 24, 30] {
+        fill_and_make_room(&dir, free << 20).await; // it fails in another place each time: log, flush, manifest
+    }
+}
+
+async fn fill_and_make_room(dir: &Path, free: u64) {
+    let (ballast, dir) = (dir.join("ballast"), dir.join("log"));
+    fs::write(&ballast, vec![1; (free_bytes(dir.parent().unwrap()).unwrap() - free) as usize]).unwrap();
+    let log = open(&dir);
     let mut reader = log.reader(Partition::Ledger, 0);
     let (mut answered, mut unknown, mut refused) = (BTreeMap::new(), Vec::new(), 0);
-    let append = |i: u64| log.append(Partition::Ledger, [&i.to_be_bytes()[..], &[i as u8; 150_000]].concat().into());
+    let append = |i: u64| {
+        let mut bytes = vec![0; 150_000];
+        fastrand::Rng::with_seed(i).fill(&mut bytes); // it must not compress
+        bytes[..8].copy_from_slice(&i.to_be_bytes());
+        log.append(Partition::Ledger, bytes.into())
+    };
     let mut i = 0;
     while refused < 3 {
         match append(i).await {
@@ -139,11 +151,24 @@ async fn child_on_a_full_disk() {
         }
         i += 1;
     }
-    assert!(answered.len() > 20 && !unknown.is_empty(), "{} answered, {} unknown", answered.len(), unknown.len());
+    println!("{free} bytes free: {} answered, {} unknown", answered.len(), unknown.len());
+    assert!(!answered.is_empty() && !unknown.is_empty());
     let mut seen = reader.read(usize::MAX).await.unwrap();
     assert!(seen.len() >= answered.len(), "readers do not mind a full disk");
+    let restarted = EmbeddedLog::open(&dir, Arc::new(ManualClock::new(1))).err().expect("an error");
+    assert!(restarted.kind == Kind::Unavailable && restarted.message.contains("full"), "{restarted}");
 
-    fs::remove_file(&ballast).unwrap();
+    // Room comes back bit by bit: at first too little to go on, or to open again.
+    let file = fs::File::options().write(true).open(&ballast).unwrap();
+    while file.metadata().unwrap().len() > 0 {
+        file.set_len(file.metadata().unwrap().len().saturating_sub(1 << 20)).unwrap();
+        match append(i).await {
+            Ok(offset) => drop(answered.insert(offset, i)),
+            Err(e) if e.kind == Kind::Indeterminate => unknown.push(i),
+            Err(e) => assert_eq!(e.kind, Kind::Unavailable, "{e}"),
+        }
+        i += 1;
+    }
     for i in i..i + 20 {
         answered.insert(append(i).await.expect("there is room again"), i);
     }
@@ -155,8 +180,40 @@ async fn child_on_a_full_disk() {
     let strangers: Vec<u64> = seen.iter().map(number).filter(|i| !answered.values().any(|a| a == i)).collect();
     assert!(strangers.iter().all(|i| unknown.contains(i)), "only what was left open may be there beside");
     drop(log);
-    let log = open(&dir.join("log"));
-    assert_eq!(all(&log, Partition::Ledger).await, seen);
+    assert_eq!(all(&open(&dir), Partition::Ledger).await, seen);
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_write_that_fails_for_another_reason_fails_the_log_for_good() {
+    let dir = scratch();
+    let child = child("log_embedded::child_whose_files_may_not_grow", dir.path());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 4000; exec \"$0\" \"$@\""]).arg(child.get_program());
+    let out =
+        limited.args(child.get_args()).envs(child.get_envs().filter_map(|(k, v)| Some((k, v?)))).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    let answered = text.lines().find_map(|line| line.strip_prefix("answered ")).unwrap().parse().unwrap();
+    let there = all(&open(dir.path()), Partition::Ledger).now_or_never().unwrap();
+    assert!((answered..=answered + 1).contains(&there.len()), "{answered} answered, {} there", there.len());
+}
+
+#[tokio::test]
+async fn child_whose_files_may_not_grow() {
+    let Some(dir) = child_dir() else { return };
+    let log = open(&dir);
+    let mut answered = 0;
+    let error = loop {
+        match log.append(Partition::Ledger, payload(3)).await {
+            Ok(_) => answered += 1,
+            Err(e) => break e,
+        }
+    };
+    println!("answered {answered}");
+    assert!(answered > 0 && error.kind == Kind::Corrupt, "{error}");
+    assert_eq!(log.append(Partition::Folds, payload(0)).await, Err(error), "no matter what");
+    assert_eq!(all(&log, Partition::Ledger).await.len(), answered, "what was answered can be read");
 }
 
 #[tokio::test]

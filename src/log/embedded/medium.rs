@@ -28,8 +28,8 @@ const MEMTABLE_BYTES: usize = 16 << 20;
 const BLOCK_CACHE_BYTES: usize = 8 << 20;
 /// Values of at least this size are written outside the tables.
 const MIN_BLOB_BYTES: u64 = 4 << 10;
-/// Room that a reopen needs beside a copy of the write-ahead log: manifest, info log, the next write-ahead log.
-const REOPEN_SLACK_BYTES: u64 = 4 << 20;
+/// Room that opening takes beside a copy of the write-ahead log: manifest, info log, the next write-ahead log.
+const OPEN_SLACK_BYTES: u64 = 4 << 20;
 /// Where the lower bound of what was answered is kept.
 const MARK_FILE: &str = "ACKNOWLEDGED";
 /// Sorts behind every record.
@@ -66,6 +66,7 @@ impl Medium {
         fs::create_dir_all(dir).map_err(usable)?;
         let mark = File::options().create(true).truncate(false).read(true).write(true).open(dir.join(MARK_FILE));
         let mark = mark.map_err(usable)?;
+        Medium::check_room(dir).map_err(|e| e.context(doing()))?;
         let db = DB::open(&options(), dir).map_err(|e| open_error(&e).context(doing()))?;
         let medium = Medium { db, mark: Some(mark) };
         medium.check_format(true).and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
@@ -83,8 +84,9 @@ impl Medium {
         Ok(medium)
     }
 
-    /// Whether the disk has the room that opening again will take.
-    pub fn room_to_reopen(dir: &Path) -> Result<()> {
+    /// Refuses when the disk may not have the room that opening takes. A recovery that runs out of it leaves a part
+    /// of a blob file, which only one that succeeds removes: trying again and again would eat what room comes back.
+    pub fn check_room(dir: &Path) -> Result<()> {
         let look = || -> io::Result<(u64, u64)> {
             let mut wal = 0;
             for entry in fs::read_dir(dir)? {
@@ -94,15 +96,14 @@ impl Medium {
                 }
             }
             let disk = rustix::fs::statvfs(dir)?;
-            Ok((disk.f_bavail * disk.f_frsize, wal + REOPEN_SLACK_BYTES))
+            Ok((disk.f_bavail.saturating_mul(disk.f_frsize), wal + OPEN_SLACK_BYTES))
         };
-        match look() {
-            Ok((free, need)) if free < need => Err(Error::unavailable(format!(
-                "the disk of the log is full: {free} bytes free, {need} needed to go on"
-            ))),
-            Ok(_) => Ok(()),
-            Err(e) => Err(Error::unavailable(format!("cannot look at the disk of the log: {e}"))),
+        let (free, need) = look().map_err(|e| Error::unavailable(format!("cannot look at the log's disk: {e}")))?;
+        if free < need {
+            let full = format!("the log's disk is full: {free} bytes are free, {need} are needed to open it");
+            return Err(Error::unavailable(full));
         }
+        Ok(())
     }
 
     fn check_format(&self, create: bool) -> Result<()> {

@@ -66,7 +66,6 @@ impl Queue {
     /// Refuses further appends. The writer ends once it has written what is there.
     pub fn close(&self) {
         self.state().closed = true;
-        self.room.close();
         self.arrived.notify_one();
     }
 
@@ -173,7 +172,7 @@ fn write(shared: &Shared, jobs: &[Job], time: u64) -> std::result::Result<Writte
 
 /// Opens the database again and publishes what it holds, which may be more than was answered, never less.
 fn reopen(shared: &Shared, dir: &Path) -> Result<()> {
-    Medium::room_to_reopen(dir)?;
+    Medium::check_room(dir)?; // while readers still have the old handle
     let mut medium = shared.medium.write().unwrap_or_else(PoisonError::into_inner);
     *medium = None; // RocksDB's lock: the old handle goes first
     let opened = Medium::open(dir)?;

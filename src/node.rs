@@ -1,0 +1,204 @@
+//! A node: configuration → parts → tasks → shutdown. With the handling of connections the only place that spawns.
+//!
+//! Starts in the order in which things are needed (data directory, log, store, keys, rooms, HTTP) and stops in the
+//! opposite one: no more batches, what is committed gets published, requests under way are answered, then the end.
+
+mod engine;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Settings, defaults};
+use crate::data_dir::DataDir;
+use crate::error::{Error, Result};
+use crate::fold::state::State as BinState;
+use crate::http::metered::MeteredStore;
+use crate::http::metrics::Metrics;
+use crate::http::{self, App, Cause, Health, Tokens};
+use crate::log::Log;
+use crate::log::embedded::EmbeddedLog;
+use crate::pool::Pool;
+use crate::query::Query;
+use crate::recover;
+use crate::store::Store;
+use crate::store::local::{self, LocalStore};
+use crate::tuf::key_file;
+
+pub use engine::{Engine, Parts, Progress};
+
+/// How often free space is looked at.
+const DISK_EVERY: Duration = Duration::from_millis(500);
+
+/// A running node on the embedded log and a local store.
+pub struct Node {
+    engine: Engine,
+    addr: SocketAddr,
+    dir: DataDir,
+    health: Arc<Health>,
+    drain: Duration,
+    http_stop: CancellationToken,
+    http: JoinHandle<()>,
+    disk: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts every part; when it answers, the node takes batches.
+    pub async fn start(dir: DataDir, settings: &Settings) -> Result<Node> {
+        let tokens = settings.tokens_file.as_deref().map(Tokens::read).transpose()?;
+        let listener = listen(settings, tokens.is_some()).await?;
+        let addr = listener.local_addr().map_err(|e| Error::unavailable(format!("listen: {e}")))?;
+        let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log: Arc<dyn Log> = EmbeddedLog::open(&dir.log(), clock.clone())?;
+        let store: Arc<dyn Store> =
+            Arc::new(MeteredStore::new(Arc::new(LocalStore::open(&dir.store())?), metrics.clone()));
+        let keys = Arc::new(key_file::load_online(&dir.keys())?);
+        let start = recover::start(&*log, &*store).await?;
+        let state = Arc::new(BinState::open(&dir.state(), start.layout()?)?);
+        let pool = Pool::threads(std::thread::available_parallelism().map_or(2, |n| n.get()));
+        let parts = Parts {
+            log: log.clone(),
+            store: store.clone(),
+            state,
+            keys,
+            clock: clock.clone(),
+            pool: pool.clone(),
+            uploads: settings.uploads.unwrap_or(defaults::UPLOADS) as usize,
+            groups: settings.groups.unwrap_or(defaults::GROUPS) as usize,
+            queue_bytes: (settings.queue_mib.unwrap_or(defaults::QUEUE_MIB) << 20) as usize,
+            min_cut_interval_ms: settings.min_cut_interval_ms.unwrap_or(defaults::MIN_CUT_INTERVAL_MS),
+            health: health.clone(),
+        };
+        let engine = Engine::start(parts, start).await?;
+        let progress = engine.progress.clone();
+        let app = App::new(http::Parts {
+            intake: engine.intake.clone(),
+            query: Query::new(log, store.clone(), pool.clone()),
+            store,
+            published: engine.published.clone(),
+            folds: Box::new(move || progress.folds()),
+            clock,
+            pool,
+            health: health.clone(),
+            metrics,
+            options: http::Options {
+                extra_hashes: settings.extra_hashes.clone().unwrap_or_default().into(),
+                targets: settings.targets.clone(),
+                tokens,
+                ..http::Options::default()
+            },
+        });
+        let http_stop = CancellationToken::new();
+        let http = tokio::spawn(http::serve(listener, app, http_stop.clone().cancelled_owned()));
+        let need = settings.min_free_mib.unwrap_or(defaults::MIN_FREE_MIB);
+        check_disk(dir.path(), need, &health);
+        let disk = tokio::spawn(watch_disk(dir.path().to_owned(), need, health.clone()));
+        health.clear(Cause::Starting);
+        dir.publish_addr(addr)?;
+        tracing::info!(%addr, data = %dir.path().display(), "serves");
+        let drain = Duration::from_secs(settings.drain_s.unwrap_or(defaults::DRAIN_S));
+        Ok(Node { engine, addr, dir, health, drain, http_stop, http, disk })
+    }
+
+    /// Where it answers.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Completes with the error that makes it impossible to go on.
+    pub async fn failed(&mut self) -> Error {
+        let e = self.engine.failed().await;
+        self.health.set(Cause::Fatal, e.to_string());
+        e
+    }
+
+    /// Stops: no more batches, publishes what is committed, answers what is under way.
+    pub async fn stop(mut self) -> Result<()> {
+        self.health.set(Cause::Draining, "stopping");
+        let drained = tokio::time::timeout(self.drain, self.engine.drain()).await.unwrap_or_else(|_| {
+            let what = "stopped before everything committed was published; the next start publishes it";
+            Err(Error::unavailable(what))
+        });
+        self.end(drained).await
+    }
+
+    /// Ends at once, after a fatal error.
+    pub async fn abort(self, error: Error) -> Result<()> {
+        self.end(Err(error)).await
+    }
+
+    async fn end(self, outcome: Result<()>) -> Result<()> {
+        self.http_stop.cancel();
+        if outcome.is_ok() {
+            let _ = self.http.await; // it bounds itself
+        } else {
+            self.http.abort();
+        }
+        self.disk.abort();
+        let stopped = self.engine.stop().await;
+        self.dir.withdraw_addr()?;
+        outcome.and(stopped)
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT, which stop it cleanly, or until it cannot go on.
+pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let handler = |kind| signal(kind).map_err(|e| Error::unavailable(format!("signals: {e}")));
+    let (mut term, mut int) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    let mut node = Node::start(DataDir::open(&data)?, &settings).await?;
+    let failed = tokio::select! {
+        _ = term.recv() => None,
+        _ = int.recv() => None,
+        e = node.failed() => Some(e),
+    };
+    match failed {
+        Some(e) => node.abort(e).await,
+        None => {
+            tracing::info!("stops: takes no more batches, publishes what is committed");
+            let stop = node.stop();
+            tokio::select! {
+                stopped = stop => stopped,
+                _ = term.recv() => Err(Error::unavailable("stopped at once by a second signal; the next start publishes what is committed")),
+                _ = int.recv() => Err(Error::unavailable("stopped at once by a second signal; the next start publishes what is committed")),
+            }
+        }
+    }
+}
+
+/// Binds the address; beyond loopback only with tokens or an explicit `insecure`.
+async fn listen(settings: &Settings, tokens: bool) -> Result<TcpListener> {
+    let text = settings.listen.as_deref().unwrap_or(defaults::LISTEN);
+    let bad = |e: std::io::Error| Error::invalid("listen", format!("{text}: {e}"));
+    let addrs: Vec<SocketAddr> = tokio::net::lookup_host(text).await.map_err(bad)?.collect();
+    if !tokens && settings.insecure != Some(true) && addrs.iter().any(|a| !a.ip().is_loopback()) {
+        let rule = format!(
+            "{text} is reachable from other machines: set tokens_file, or insecure if anybody who can connect may publish"
+        );
+        return Err(Error::invalid("listen", rule));
+    }
+    TcpListener::bind(&addrs[..]).await.map_err(bad)
+}
+
+/// Looks at the free space of the data directory for ever.
+async fn watch_disk(dir: PathBuf, need_mib: u64, health: Arc<Health>) {
+    loop {
+        tokio::time::sleep(DISK_EVERY).await;
+        check_disk(&dir, need_mib, &health);
+    }
+}
+
+fn check_disk(dir: &Path, need_mib: u64, health: &Health) {
+    match local::free_bytes(dir) {
+        Ok(free) if free >= need_mib << 20 => health.clear(Cause::Disk),
+        Ok(free) => health.set(Cause::Disk, format!("disk full: {} MiB free, {need_mib} MiB needed", free >> 20)),
+        Err(e) => health.set(Cause::Disk, format!("free space cannot be read: {e}")),
+    }
+}

@@ -1,0 +1,143 @@
+//! The whole engine on the embedded log and the local store: from a batch to a verified timestamp, and back up after
+//! a restart from each of the three sources.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tuflog::change::{Batch, Change};
+use tuflog::clock::{Clock, SystemClock};
+use tuflog::fold::state::State as BinState;
+use tuflog::ledger::Record;
+use tuflog::ledger::record::{Format, RootRecord, Settings, SettingsRecord};
+use tuflog::log::embedded::EmbeddedLog;
+use tuflog::log::{Log, Partition};
+use tuflog::node::{Engine, Parts};
+use tuflog::pool::Pool;
+use tuflog::recover;
+use tuflog::store::local::LocalStore;
+use tuflog::store::{POINTER, Store, metadata_name};
+use tuflog::tuf::{Envelope, KeyRing, RoleKeys, Root, Signer, parse};
+
+const BINS: u32 = 16;
+
+fn keys() -> (Arc<Signer>, Arc<Signer>) {
+    (Arc::new(Signer::from_seed(&[1; 32])), Arc::new(Signer::from_seed(&[2; 32])))
+}
+
+fn root() -> (Root, String) {
+    let (root_key, online) = keys();
+    let role = |key: &Signer| RoleKeys::new(vec![*key.public().key_id()], 1);
+    let root = Root {
+        version: 1,
+        expires: SystemClock.now() + 365 * 86_400,
+        keys: [&root_key, &online].map(|k| (*k.public().key_id(), k.public().clone())).into(),
+        root: role(&root_key),
+        targets: role(&online),
+        snapshot: role(&online),
+        timestamp: role(&online),
+    };
+    let document = String::from_utf8(root.render(&[root_key]).unwrap()).unwrap();
+    (root, document)
+}
+
+async fn start(dir: &Path) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log: Arc<dyn Log> = EmbeddedLog::open(&dir.join("log"), clock.clone()).unwrap();
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open(&dir.join("store")).unwrap());
+    if log.end(Partition::Ledger).await.unwrap() == 0 {
+        let settings = Settings { state_every: 4, ..Settings::default() };
+        for record in [
+            Record::Format(Format { epoch: 1, bins: BINS, partitions: 4 }),
+            Record::Settings(SettingsRecord { revision: 1, settings }),
+            Record::Root(RootRecord { document: root().1 }),
+        ] {
+            log.append(Partition::Ledger, record.encode()).await.unwrap();
+        }
+    }
+    let state = recover::advance(&*log, recover::start(&*log, &*store).await.unwrap(), 3).await.unwrap();
+    let mut ring = KeyRing::default();
+    ring.insert(keys().1);
+    let parts = Parts {
+        log: log.clone(),
+        store: store.clone(),
+        state: Arc::new(BinState::open(&dir.join("state"), state.layout().unwrap()).unwrap()),
+        keys: Arc::new(ring),
+        clock,
+        pool: Pool::threads(2),
+        uploads: 4,
+        groups: 4,
+        queue_bytes: 1 << 20,
+        min_cut_interval_ms: 0,
+        health: Arc::default(),
+    };
+    (Engine::start(parts, state).await.unwrap(), log, store)
+}
+
+fn add(path: &str, length: u64) -> Change {
+    Change::add(path.into(), length, &[("sha256".into(), "ab".repeat(32))].into(), None).unwrap()
+}
+
+/// Everything a client would read, verified on the way: path → length.
+async fn published(store: &dyn Store) -> (u64, std::collections::BTreeMap<String, u64>) {
+    let (root, _) = root();
+    let get = async |name: String| store.get(&name).await.unwrap().unwrap_or_else(|| panic!("{name} is missing"));
+    let bytes = get(POINTER.into()).await;
+    let e = Envelope::open(&bytes).unwrap();
+    e.verify(&root.keys, &root.timestamp).unwrap();
+    let timestamp = parse::parse_timestamp(e.signed).unwrap();
+    let bytes = get(metadata_name(timestamp.snapshot.version, "snapshot")).await;
+    assert_eq!(tuflog::bins::sha256(&bytes), timestamp.snapshot.sha256);
+    let e = Envelope::open(&bytes).unwrap();
+    e.verify(&root.keys, &root.snapshot).unwrap();
+    let snapshot = parse::parse_snapshot(e.signed).unwrap();
+    let mut all = std::collections::BTreeMap::new();
+    for (name, version) in &snapshot.bins {
+        let bytes = get(metadata_name(*version, name)).await;
+        let e = Envelope::open(&bytes).unwrap();
+        e.verify(&root.keys, &root.targets).unwrap();
+        for (path, fragment) in parse::parse_bin(e.signed).unwrap().targets {
+            let fragment: serde_json::Value = serde_json::from_str(fragment).unwrap();
+            all.insert(path.into_owned(), fragment["length"].as_u64().unwrap());
+        }
+    }
+    assert_eq!(snapshot.bins.len(), BINS as usize);
+    (timestamp.version, all)
+}
+
+async fn submit(engine: &Engine, id: &str, changes: Vec<Change>) -> u64 {
+    let receipt = engine.intake.submit(Batch::new(id.into(), None, changes).unwrap()).await.unwrap();
+    let mut published = engine.published.clone();
+    published.wait_for(|p| p.seq > receipt.seq).await.unwrap();
+    receipt.seq
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut engine, _, store) = start(dir.path()).await;
+    let first = submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await;
+    assert_eq!(submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await, first);
+    let other = Batch::new("one".into(), None, vec![add("x", 1)]).unwrap();
+    assert_eq!(engine.intake.submit(other).await.unwrap_err().kind, tuflog::error::Kind::Conflict);
+    for i in 0..20 {
+        submit(&engine, &format!("more-{i}"), vec![Change::remove(format!("a/{i}")).unwrap(), add("b", i)]).await;
+    }
+    engine.drain().await.unwrap();
+    engine.stop().await.unwrap();
+    let (_, all) = published(&*store).await;
+    assert_eq!((all.len(), all["b"], all.contains_key("a/19"), all["a/20"]), (81, 19, false, 20));
+    drop(store);
+    for source in ["local", "checkpoint"] {
+        if source == "checkpoint" {
+            std::fs::remove_dir_all(dir.path().join("state")).unwrap();
+        }
+        let (mut engine, _, store) = start(dir.path()).await;
+        assert_eq!(submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await, first);
+        submit(&engine, source, vec![add(source, 7)]).await;
+        engine.drain().await.unwrap();
+        engine.stop().await.unwrap();
+        let (_, now) = published(&*store).await;
+        assert_eq!((now[source], now["b"], now["a/20"]), (7, 19, 20));
+        assert_eq!(now.len(), if source == "local" { 82 } else { 83 });
+    }
+}
