@@ -50,22 +50,14 @@ impl Disk {
             }
         }
         retry_on_intr(|| flock(&open, FlockOperation::LockShared)).map_err(|e| usable(e.into()))?;
-<<<<<<< HEAD
         let disk =
             Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), open: Some(open) };
-        disk.sync_dir(root)?;
-        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.sync_dir(parent)?;
-        }
-=======
-        let disk = Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), _open: open };
         // The folder itself; and a pointer that a killed process had moved but not synced.
         let mut dirs: Vec<&Path> = vec![root];
         dirs.extend(root.parent().filter(|parent| !parent.as_os_str().is_empty()));
         let place = disk.place(POINTER);
         dirs.extend(place.parent().filter(|dir| dir.exists()));
         disk.sync_dirs(&disk.open_dirs(dirs)?)?;
->>>>>>> main
         Ok(disk)
     }
 

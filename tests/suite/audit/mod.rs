@@ -5,7 +5,6 @@ mod repository;
 
 use std::sync::Arc;
 
-use futures::executor::block_on;
 use tuflog::audit::{self, Options};
 use tuflog::clock::SystemClock;
 use tuflog::ledger::record::{BatchRef, Commit, Record};
@@ -13,7 +12,7 @@ use tuflog::log::embedded::EmbeddedLog;
 use tuflog::log::memory::{Faults, MemoryLog};
 use tuflog::log::{Log, Partition};
 
-use crate::help::scratch;
+use crate::help::{block_on, scratch};
 use repository::{DAY, Repository, add, clean, remove};
 
 fn memory() -> Arc<dyn Log> {

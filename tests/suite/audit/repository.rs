@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use futures::executor::block_on;
 use tempfile::TempDir;
 use tuflog::audit::{self, Options, Report};
 use tuflog::bins::{Layout, sha256};
@@ -22,7 +21,7 @@ use tuflog::store::local::LocalStore;
 use tuflog::tuf::key::{KeyRing, Signer};
 use tuflog::tuf::root::{RoleKeys, Root};
 
-use crate::help::scratch;
+use crate::help::{block_on, scratch};
 
 /// When every story begins: 2026-01-01T00:00:00Z.
 pub const START: u64 = 1_767_225_600;
@@ -111,7 +110,7 @@ impl Repository {
                 keys,
                 clock: clock.clone(),
                 pool: Pool::Inline,
-                min_cut_interval_ms: 0,
+                min_cut_interval_ms: Arc::default(),
                 patience_ms: 0,
                 published: Arc::new(tokio::sync::watch::channel(Default::default()).0),
             };
