@@ -76,29 +76,42 @@ impl Replay<'_> {
             self.compare(&mut built, version, Role::Root, bytes, by).await?;
         }
         self.rebuild_targets(&open, &mut built).await?;
+        let stores_state = open.n % open.settings.state_every == 0;
+        self.unexpected(open.n, stores_state).await?;
         self.rebuild_snapshot(&open, &mut built).await?;
-        if open.n % open.settings.state_every == 0 {
+        if stores_state {
             let saved::Objects { state, ids, digests } = saved::save(&self.state)?;
             let by = |what: &str| format!("the {what} at cut {}", open.n);
             self.compare(&mut built, open.n, Role::State, &state, by("ledger state")).await?;
             self.compare(&mut built, open.n, Role::Ids, &ids, by("batch ids remembered")).await?;
             built.state = Some(digests);
         }
-        let unexpected: Vec<_> = self.bins()?.listed.unexpected_of(open.n).collect();
+        self.built = Some(built);
+        self.tell();
+        Ok(())
+    }
+
+    /// Looks for objects of a cut that it does not make: before its snapshot, which would differ because of them.
+    async fn unexpected(&mut self, n: u64, stores_state: bool) -> Step {
+        let listed = &mut self.bins()?.listed;
+        listed.account(n, Role::Snapshot);
+        if stores_state {
+            listed.account(n, Role::State);
+            listed.account(n, Role::Ids);
+        }
+        let unexpected: Vec<_> = listed.unexpected_of(n).collect();
         for (role, name) in unexpected {
-            self.bins()?.listed.account(open.n, role);
+            self.bins()?.listed.account(n, role);
             let why = match role {
                 Role::Bin(bin) => {
-                    format!("bin {bin} gets no new version at cut {}: it neither changed nor was due", open.n)
+                    format!("bin {bin} gets no new version at cut {n}: it neither changed nor was due")
                 }
-                Role::Targets => format!("targets.json gets no new version at cut {}", open.n),
-                _ => format!("cut {} makes none", open.n),
+                Role::Targets => format!("targets.json gets no new version at cut {n}"),
+                _ => format!("cut {n} makes none"),
             };
             let found = self.store.get(&name).await?.map(|b| Value::of(&b));
             self.find(Finding::unexpected(name, why).values(None, found))?;
         }
-        self.built = Some(built);
-        self.tell();
         Ok(())
     }
 
@@ -211,7 +224,6 @@ impl Replay<'_> {
         let bins = self.bins()?;
         let (n, entries) = (open.n, entries(bins.layout, &bins.versions));
         let expect = expect(bins.layout, n, Role::Snapshot);
-        bins.listed.account(n, Role::Snapshot);
         let stored = self.store.get(&expect.name).await?;
         // Without the right targets.json, what the snapshot says about it has to be taken from itself.
         let claimed = || parse::parse_snapshot(Envelope::open(stored.as_ref()?).ok()?.signed).ok().map(|s| s.targets);
@@ -238,7 +250,7 @@ impl Replay<'_> {
     /// Compares a stored object with all of its bytes.
     async fn compare(&mut self, built: &mut Built, version: u64, role: Role, bytes: &[u8], by: String) -> Step {
         let expect = Expect { by, ..expect(self.bins()?.layout, version, role) };
-        self.bins()?.listed.account(version, role);
+        self.bins()?.listed.account(version, role); // a root is of no cut
         match check_bytes(&expect, self.store.get(&expect.name).await?.as_ref(), bytes) {
             Checked::Right(verified) => self.count(&verified),
             Checked::Missing(value) => built.missing.push((None, missing(&expect, value))),

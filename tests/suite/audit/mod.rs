@@ -1,19 +1,20 @@
 //! The audit: clean where the engine worked, and able to fail.
 
-mod damage;
+mod ledger_damage;
 mod repository;
+mod store_damage;
 
 use std::sync::Arc;
 
 use tuflog::audit::{self, Options};
-use tuflog::clock::SystemClock;
+use tuflog::clock::ManualClock;
 use tuflog::ledger::record::{BatchRef, Commit, Record};
 use tuflog::log::embedded::EmbeddedLog;
 use tuflog::log::memory::{Faults, MemoryLog};
 use tuflog::log::{Log, Partition};
 
 use crate::help::{block_on, scratch};
-use repository::{DAY, Repository, add, clean, remove};
+use repository::{DAY, Repository, START, add, clean, remove};
 
 fn memory() -> Arc<dyn Log> {
     Arc::new(MemoryLog::new(1, Faults::NONE))
@@ -27,8 +28,8 @@ fn story(repository: &mut Repository) {
         "second",
         vec![add("pool/1", "v2"), remove("pool/2"), remove("pool/none"), remove("pool/none"), add("a", "a")],
     );
-    r.commit("one of two", vec![add("pool/3", "v3")]);
-    r.publish("two of two", vec![remove("pool/3"), add("pool/4", "v3")]);
+    r.commit("one-of-two", vec![add("pool/3", "v3")]);
+    r.publish("two-of-two", vec![remove("pool/3"), add("pool/4", "v3")]);
     r.wait(DAY); // a Renew, and the bins whose slot has come
     r.rotate();
     // Some segments in every partition.
@@ -63,7 +64,7 @@ fn content_that_comes_back_before_the_cut_makes_no_new_version() {
     let mut r = Repository::on(memory());
     r.publish("a", vec![add("x", "a")]);
     r.commit("b", vec![add("x", "b")]);
-    r.publish("a again", vec![add("x", "a")]);
+    r.publish("a-again", vec![add("x", "a")]);
     assert_eq!(r.bin_version("x"), 2);
     let report = clean(r.audit());
     assert_eq!((report.cuts, report.batches_valid), (3, 3));
@@ -126,7 +127,7 @@ fn what_a_killed_node_leaves_undone_is_noted() {
 fn a_data_directory_is_audited_with_threads_and_nothing_in_it_changes() {
     let dir = scratch();
     let path = dir.path().to_owned();
-    let log = EmbeddedLog::open(&path.join("log"), Arc::new(SystemClock)).unwrap();
+    let log = EmbeddedLog::open(&path.join("log"), Arc::new(ManualClock::new(START))).unwrap();
     let mut r = Repository::new(log, dir);
     story(&mut r);
     let expected = clean(r.audit());

@@ -21,7 +21,7 @@ use tuflog::store::local::LocalStore;
 use tuflog::tuf::key::{KeyRing, Signer};
 use tuflog::tuf::root::{RoleKeys, Root};
 
-use crate::help::{block_on, scratch};
+use crate::help::{PATIENCE, block_on, scratch};
 
 /// When every story begins: 2026-01-01T00:00:00Z.
 pub const START: u64 = 1_767_225_600;
@@ -148,13 +148,15 @@ impl Repository {
         let batch = Batch::new(id.into(), None, changes).unwrap();
         let handle = self.handle.clone();
         let mut answer = pin!(handle.submit(batch));
-        for _ in 0..100 {
+        let start = std::time::Instant::now();
+        while start.elapsed() < PATIENCE {
             if let Some(receipt) = answer.as_mut().now_or_never() {
                 return receipt.unwrap();
             }
             block_on(self.intake.step()).unwrap();
+            std::thread::yield_now(); // to the embedded log's writer
         }
-        panic!("no receipt for {id} after 100 steps");
+        panic!("no receipt for {id}");
     }
 
     /// Commits a batch and publishes it.
