@@ -1,5 +1,6 @@
 //! The integration tests, in one binary: it links once.
 
+mod audit;
 mod cli;
 mod clients;
 mod crash;

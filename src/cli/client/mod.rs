@@ -207,6 +207,72 @@ impl Client {
             Err(e) => answer::none(self.server(), &e, true),
         }
     }
+<<<<<<< HEAD:src/cli/client/mod.rs
+=======
+
+    fn unanswered(&self, e: &reqwest::Error) -> Try {
+        if e.is_builder() {
+            return Try::Final(Failure::usage(format!("cannot ask {}: {}", self.server(), cause(e))));
+        }
+        let (server, cause, refused) = (self.server(), cause(e), e.is_connect());
+        let why = match (refused, self.met.load(Ordering::Relaxed)) {
+            (true, false) => Failure::new(Code::TryAgain, format!("no tuflog answers at {server}: {cause}"))
+                .hint("start it with `tuflog serve --data DIR`, or say where it is with --server URL or TUFLOG_SERVER"),
+            (true, true) => Failure::new(Code::TryAgain, format!("{server} is gone: {cause}"))
+                .hint("run the same command again when it is back"),
+            (false, _) => Failure::new(Code::TryAgain, format!("{server} did not finish its answer: {cause}"))
+                .hint("it may have happened; the same batch id again is the same batch"),
+        };
+        Try::Again { why, pause_ms: None, basis: None, refused }
+    }
+
+    fn understand(&self, status: StatusCode, retry_after: Option<u64>, body: &[u8]) -> Try {
+        if status.is_success() {
+            return match serde_json::from_slice(body) {
+                Ok(value) => Try::Good(value),
+                Err(e) => Try::Final(self.stranger(status, &format!("no JSON: {e}"))),
+            };
+        }
+        let Ok(ErrorBody { error }) = serde_json::from_slice(body) else {
+            let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+            let why = self.stranger(status, text.trim());
+            return match status {
+                // A proxy in front of a server that is away.
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                    Try::Again { why, pause_ms: retry_after.map(|s| s * 1_000), basis: None, refused: false }
+                }
+                _ => Try::Final(why),
+            };
+        };
+        let said = Error { kind: kind(&error.kind, status), message: error.message, field: error.field, basis: None };
+        let why = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::from(said)
+                .hint("give a token with the scope this needs: --token-file FILE, or the variable TUFLOG_TOKEN"),
+            _ => Failure::from(said),
+        };
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                let pause_ms = retry_after.or(error.retry_after_s).map(|s| s.saturating_mul(1_000));
+                Try::Again { why, pause_ms, basis: error.basis, refused: false }
+            }
+            StatusCode::NOT_FOUND => Try::Absent(why),
+            _ => Try::Final(why),
+        }
+    }
+
+    fn stranger(&self, status: StatusCode, said: &str) -> Failure {
+        Failure::new(Code::Failed, format!("{} answered {status}, not as a tuflog does: {said}", self.server()))
+            .hint("is that the address of a tuflog? Say where it is with --server URL")
+    }
+}
+
+/// The kind by its name; a server that is newer than we may have others.
+fn kind(name: &str, status: StatusCode) -> Kind {
+    let known =
+        [Kind::Invalid, Kind::Conflict, Kind::Unavailable, Kind::Indeterminate, Kind::Unsupported, Kind::Corrupt];
+    let other = if status.is_server_error() { Kind::Unavailable } else { Kind::Invalid };
+    known.into_iter().find(|k| k.name() == name).unwrap_or(other)
+>>>>>>> audit:src/cli/client.rs
 }
 
 /// The pause after the `tries`-th try: doubled each time, half of it by chance (`chance` in 0..1), never less than what
