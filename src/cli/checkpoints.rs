@@ -72,9 +72,7 @@ pub async fn run(args: CheckpointsArgs) -> Outcome {
 
 async fn one(args: &AskArgs, asked: Asked, n: u64) -> Outcome {
     let answer: Option<CheckpointAnswer> = match asked {
-        Asked::Server(client) => {
-            client.find(&format!("v1/checkpoints/{n}"), &[]).await?.map(ask::read).transpose()?
-        }
+        Asked::Server(client) => client.find(&format!("v1/checkpoints/{n}"), &[]).await?.map(ask::read).transpose()?,
         Asked::Data(data) => data.query.checkpoint(n).await?,
     };
     let Some(answer) = answer else {

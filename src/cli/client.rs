@@ -209,9 +209,8 @@ impl Client {
         }
         let (server, cause, refused) = (self.server(), cause(e), e.is_connect());
         let why = match (refused, self.met.load(Ordering::Relaxed)) {
-            (true, false) => Failure::new(Code::TryAgain, format!("no tuflog answers at {server}: {cause}")).hint(
-                "start it with `tuflog serve --data DIR`, or say where it is with --server URL or TUFLOG_SERVER",
-            ),
+            (true, false) => Failure::new(Code::TryAgain, format!("no tuflog answers at {server}: {cause}"))
+                .hint("start it with `tuflog serve --data DIR`, or say where it is with --server URL or TUFLOG_SERVER"),
             (true, true) => Failure::new(Code::TryAgain, format!("{server} is gone: {cause}"))
                 .hint("run the same command again when it is back"),
             (false, _) => Failure::new(Code::TryAgain, format!("{server} did not finish its answer: {cause}"))
@@ -262,14 +261,8 @@ impl Client {
 
 /// The kind by its name; a server that is newer than we may have others.
 fn kind(name: &str, status: StatusCode) -> Kind {
-    let known = [
-        Kind::Invalid,
-        Kind::Conflict,
-        Kind::Unavailable,
-        Kind::Indeterminate,
-        Kind::Unsupported,
-        Kind::Corrupt,
-    ];
+    let known =
+        [Kind::Invalid, Kind::Conflict, Kind::Unavailable, Kind::Indeterminate, Kind::Unsupported, Kind::Corrupt];
     let other = if status.is_server_error() { Kind::Unavailable } else { Kind::Invalid };
     known.into_iter().find(|k| k.name() == name).unwrap_or(other)
 }

@@ -56,9 +56,8 @@ pub fn command() -> clap::Command {
         }
         list.push('\n');
     }
-    let template = format!(
-        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}"
-    );
+    let template =
+        format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}");
     command
         .help_template(template)
         .long_about(ABOUT)

@@ -100,7 +100,11 @@ pub async fn run(args: InitArgs) -> Outcome {
         let was = fs::read_to_string(dir.init_marker()).map_err(|e| at(&dir.init_marker(), &e))?;
         if was != marker {
             return Err(Failure::usage(format!("{}: an init with other options did not finish", args.data.display()))
-                .hint(format!("run tuflog init --data {} {} or remove the directory", args.data.display(), was.trim())));
+                .hint(format!(
+                    "run tuflog init --data {} {} or remove the directory",
+                    args.data.display(),
+                    was.trim()
+                )));
         }
     } else {
         dir.write("init", marker.as_bytes())?;
@@ -121,8 +125,10 @@ pub async fn run(args: InitArgs) -> Outcome {
 fn refuse(data: &Path) -> Outcome<Found> {
     let shown = data.display();
     match look(data).map_err(|e| at(data, &e))? {
-        Found::Repository => Err(Failure::new(Code::Failed, format!("{shown} is a repository already; nothing was changed"))
-            .hint(format!("start it: tuflog serve --data {shown}"))),
+        Found::Repository => {
+            Err(Failure::new(Code::Failed, format!("{shown} is a repository already; nothing was changed"))
+                .hint(format!("start it: tuflog serve --data {shown}")))
+        }
         Found::Something(name) => Err(Failure::usage(format!("--data: {shown} is not empty (it holds {name})"))
             .hint("name a directory that is empty or absent")),
         found => Ok(found),
@@ -241,7 +247,9 @@ fn report(args: &InitArgs, dir: &DataDir, root: &Root) -> Outcome {
         ("  settings", dir.config().display().to_string()),
     ])?;
     output::line("next:")?;
-    output::line(format!("  move {data}/keys/root-*.pem offline, to several places: whoever has them owns the repository"))?;
+    output::line(format!(
+        "  move {data}/keys/root-*.pem offline, to several places: whoever has them owns the repository"
+    ))?;
     output::line(format!("  tuflog serve --data {data}"))
 }
 

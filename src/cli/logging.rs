@@ -12,8 +12,9 @@ use crate::config::LogFormat;
 /// # Errors
 /// Usage, if the filter cannot be read.
 pub fn start(filter: &str, format: LogFormat) -> Outcome {
-    let parsed = EnvFilter::try_new(filter)
-        .map_err(|e| Failure::usage(format!("log: {filter:?} is not a filter: {e}")).hint("try info or tuflog=debug"))?;
+    let parsed = EnvFilter::try_new(filter).map_err(|e| {
+        Failure::usage(format!("log: {filter:?} is not a filter: {e}")).hint("try info or tuflog=debug")
+    })?;
     let terminal = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr);
     // It fails only if logging was started before: then that one stands.

@@ -117,6 +117,9 @@ mod tests {
         assert_eq!(times.map(duration), ["0 s", "59 s", "1 min", "1 min 30 s", "1 h", "1 d 1 h", "7 d"]);
         assert_eq!(time(90, 0), "1970-01-01T00:01:30Z (in 1 min 30 s)");
         assert_eq!(time(0, 60), "1970-01-01T00:00:00Z (1 min ago)");
-        assert_eq!((plural(1, "batch", "batches"), plural(2, "batch", "batches")), ("1 batch".into(), "2 batches".into()));
+        assert_eq!(
+            (plural(1, "batch", "batches"), plural(2, "batch", "batches")),
+            ("1 batch".into(), "2 batches".into())
+        );
     }
 }

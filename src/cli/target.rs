@@ -16,8 +16,10 @@ Examples:
 
 /// Show what is published at a path
 #[derive(Debug, Args)]
-#[command(long_about = "Show what is published at a path, found as a client finds it: timestamp, snapshot, bin, target.
-Exit code 1 if nothing is published there.")]
+#[command(
+    long_about = "Show what is published at a path, found as a client finds it: timestamp, snapshot, bin, target.
+Exit code 1 if nothing is published there."
+)]
 #[command(after_long_help = EXAMPLES)]
 pub struct TargetArgs {
     /// The target's path

@@ -30,9 +30,8 @@ impl Display {
     pub fn new(read: Arc<Progress>) -> Display {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = match read.total() {
-                Some(total) => ProgressBar::new(total).with_style(style(
-                    "[{bar:30}] {percent:>3} %  {bytes} of {total_bytes} read, {msg}, {eta} to go",
-                )),
+                Some(total) => ProgressBar::new(total)
+                    .with_style(style("[{bar:30}] {percent:>3} %  {bytes} of {total_bytes} read, {msg}, {eta} to go")),
                 None => ProgressBar::no_length().with_style(style("{spinner} {bytes} read, {msg}")),
             };
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
@@ -95,7 +94,10 @@ mod tests {
 
     #[test]
     fn the_templates_are_sound() {
-        for template in ["[{bar:30}] {percent:>3} %  {bytes} of {total_bytes} read, {msg}, {eta} to go", "{spinner} {bytes} read, {msg}"] {
+        for template in [
+            "[{bar:30}] {percent:>3} %  {bytes} of {total_bytes} read, {msg}, {eta} to go",
+            "{spinner} {bytes} read, {msg}",
+        ] {
             ProgressStyle::with_template(template).unwrap();
         }
     }

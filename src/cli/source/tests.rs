@@ -233,7 +233,10 @@ fn chunks_meet_where_they_change_the_same_path() {
     let remove = |path: &str| Item::Remove { path: path.into() };
     let items = [add("a", 1, HASH), add("b", 1, HASH), remove("c"), remove("b"), add("d", 1, HASH), remove("a")];
     let chunks = chunks_of(&items, 2, None);
-    assert_eq!((chunks[0].meets(&chunks[1]), chunks[1].meets(&chunks[2]), chunks[2].meets(&chunks[0])), (true, false, true));
+    assert_eq!(
+        (chunks[0].meets(&chunks[1]), chunks[1].meets(&chunks[2]), chunks[2].meets(&chunks[0])),
+        (true, false, true)
+    );
 }
 
 #[test]
