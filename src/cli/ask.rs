@@ -56,7 +56,7 @@ impl AskArgs {
         let Some(path) = &self.data else { return Ok(Asked::Server(Client::new(&self.server)?)) };
         let dir = DataDir::open(path)?;
         let log = EmbeddedLog::open_read_only(&dir.log())?;
-        let store = Arc::new(LocalStore::open(&dir.store())?);
+        let store = Arc::new(LocalStore::open_read_only(&dir.store())?);
         Ok(Asked::Data(Data { query: Query::new(log, store, Pool::Inline), _lock: dir }))
     }
 

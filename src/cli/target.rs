@@ -17,11 +17,7 @@ Examples:
 /// Show what is published at a path
 #[derive(Debug, Args)]
 #[command(
-<<<<<<< HEAD
     long_about = "Show what is published at a path, found as a client finds it: timestamp, snapshot, bin, target. \
-=======
-    long_about = "Show what is published at a path, found as a client finds it: timestamp, snapshot, bin, target.
->>>>>>> audit
 Exit code 1 if nothing is published there."
 )]
 #[command(after_long_help = EXAMPLES)]
