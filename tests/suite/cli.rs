@@ -177,7 +177,7 @@ fn without_a_server_it_says_how_to_start_one() {
 fn a_change_goes_in_and_is_found_by_every_question() {
     let (dir, data) = repository();
     let mut server = Server::start(Path::new(&data), &[]);
-    let url = url();
+    let url = server.url();
     let at =
         |args: &[&str]| -> Vec<String> { args.iter().copied().chain(["--server", &url]).map(str::to_owned).collect() };
     let ask = |args: &[&str]| json(&at(&[args, &["--json"]].concat()).iter().map(String::as_str).collect::<Vec<_>>());
@@ -246,7 +246,7 @@ fn a_change_goes_in_and_is_found_by_every_question() {
 fn an_import_again_finds_its_batches_there() {
     let (dir, data) = repository();
     let mut server = Server::start(Path::new(&data), &[]);
-    let url = url();
+    let url = server.url();
     let file = dir.path().join("changes.csv");
     let line = |i: usize, length: usize| format!("pool/p{i}.deb;{length};sha256;{i:064x}\n");
     fs::write(&file, (0..250).map(|i| line(i, i)).collect::<String>()).unwrap();

@@ -137,6 +137,7 @@ fn summary(args: &ImportArgs, tally: &Tally, display: &Display, last: Option<Bat
         Some(n) => line(format!("published in checkpoint {n}")),
         None if tally.batches() == 0 => line("there was nothing to import"),
         None if last.is_some() => line("published"),
+        None if tally.new == 0 => line("all of it was there already: nothing has changed"),
         None => line("committed: nothing of it can be lost, and clients see it soon (--wait published waits for that)"),
     }
 }
