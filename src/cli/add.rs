@@ -68,7 +68,7 @@ fn custom(text: &str) -> Outcome<serde_json::Value> {
     let value = serde_json::from_str::<Box<serde_json::value::RawValue>>(text).map_err(|e| wrong(&e.to_string()))?;
     let request = format!("{{\"op\":\"add\",\"path\":\"x\",\"custom\":{value}}}");
     let parsed = ChangeRequest::parse(request.as_bytes()).map_err(|e| wrong(&e.message))?;
-    parsed.custom.ok_or_else(|| wrong("must be an object"))
+    parsed.custom.filter(serde_json::Value::is_object).ok_or_else(|| wrong("must be an object"))
 }
 
 /// Length and SHA-256 of a file.

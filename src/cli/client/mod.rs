@@ -5,6 +5,8 @@
 //! batch however late it arrives.
 
 mod answer;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -144,7 +146,7 @@ impl Client {
         request: impl Fn(Option<u64>) -> Outcome<RequestBuilder>,
         batch: Option<&str>,
     ) -> Outcome<(Settled, u32)> {
-        let (started, mut kept, mut tries) = (SystemClock.ticks_ms(), None, 0u32);
+        let (started, mut kept, mut tries, mut unsure) = (SystemClock.ticks_ms(), None, 0u32, false);
         loop {
             let outcome = self.send(request(kept)?).await;
             tries += 1;
@@ -154,7 +156,8 @@ impl Client {
                 Try::Final(failure) => return Err(failure),
                 Try::Again(again) => again,
             };
-            let forgotten = again.indeterminate && again.basis.is_some_and(|b| kept.map_or(tries > 1, |k| k != b));
+            let forgotten = again.indeterminate && again.basis.is_some_and(|b| kept.map_or(unsure, |k| k != b));
+            unsure |= again.indeterminate;
             match batch {
                 // The ledger may have grown beyond the horizon since the first try: only the whole history knows.
                 Some(id) if forgotten => match self.look_back(id).await {
@@ -230,29 +233,5 @@ fn token(args: &ServerArgs) -> Outcome<Option<String>> {
     match text.split_whitespace().next() {
         Some(word) => Ok(Some(word.to_owned())),
         None => Err(Failure::usage(format!("--token-file: {} is empty", file.display()))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_and_keep_to_what_the_server_asked() {
-        assert_eq!((pause_ms(1, None, 0.0), pause_ms(1, None, 0.999)), (50, 99));
-        assert_eq!((pause_ms(4, None, 0.0), pause_ms(40, None, 0.0)), (400, LONGEST_PAUSE_MS / 2));
-        assert!((2_000..=3_000).contains(&pause_ms(9, Some(2_000), 0.5)));
-        assert!(pause_ms(1, Some(u64::MAX), 0.5) <= LONGEST_RETRY_AFTER_MS + 1_000);
-    }
-
-    #[test]
-    fn only_a_url_of_a_server_is_one() {
-        let args = |server: &str| ServerArgs { server: server.into(), token_file: None, retry_for: 0 };
-        for bad in ["", "localhost:8080", "127.0.0.1:8080", "ftp://x", "/srv"] {
-            let Err(Failure::Said { code, .. }) = Client::new(&args(bad)) else { panic!("{bad}") };
-            assert_eq!(code, Code::Usage, "{bad}");
-        }
-        let client = Client::new(&args("http://127.0.0.1:1/prefix")).unwrap_or_else(|f| panic!("{f:?}"));
-        assert_eq!(client.base.join("v1/status").unwrap().as_str(), "http://127.0.0.1:1/prefix/v1/status");
     }
 }

@@ -1,0 +1,107 @@
+//! The client against a server that answers as told.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+
+use super::*;
+
+/// A server that answers the requests that come with these, in order (`None`: it hangs up), and gives what was asked.
+fn scripted(answers: Vec<Option<(u16, &'static str)>>) -> (Client, std::thread::JoinHandle<Vec<(String, Value)>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let serve = move || {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            reader.read_line(&mut head).unwrap();
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let target = head.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            asked.push((target, serde_json::from_slice(&body).unwrap_or(Value::Null)));
+            if let Some((status, body)) = answer {
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                stream.write_all((head + body).as_bytes()).unwrap();
+            }
+        }
+        asked
+    };
+    let args = ServerArgs { server, token_file: None, retry_for: 60 };
+    (Client::new(&args).unwrap_or_else(|f| panic!("{f:?}")), std::thread::spawn(serve))
+}
+
+fn post(client: &Client) -> Outcome<Posted> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let body = |basis: Option<u64>| serde_json::to_vec(&serde_json::json!({"id": "b", "basis": basis})).unwrap();
+    runtime.block_on(client.post("b", "committed", body))
+}
+
+const GOOD: Option<(u16, &str)> = Some((202, r#"{"batch":"b","seq":9,"basis":7,"state":"committed"}"#));
+
+#[test]
+fn a_batch_is_tried_again_under_its_id_with_the_first_basis_that_was_learned() {
+    let busy = Some((503, r#"{"error":{"kind":"Unavailable","message":"full"}}"#));
+    let lost = Some((503, r#"{"error":{"kind":"Indeterminate","message":"lost","basis":7}}"#));
+    let (client, server) = scripted(vec![busy, lost, lost, None, GOOD]);
+    let posted = post(&client).unwrap_or_else(|f| panic!("{f:?}"));
+    assert_eq!((posted.receipt.seq, posted.tries), (9, 5));
+    let asked = server.join().unwrap();
+    assert!(asked.iter().all(|(to, body)| to == "POST /v1/batches?wait=committed" && body["id"] == "b"));
+    let bases: Vec<Option<u64>> = asked.iter().map(|(_, body)| body["basis"].as_u64()).collect();
+    assert_eq!(bases, [None, None, Some(7), Some(7), Some(7)]);
+}
+
+#[test]
+fn a_batch_whose_basis_is_too_old_is_looked_up_in_the_whole_history() {
+    let lost = Some((503, r#"{"error":{"kind":"Indeterminate","message":"lost","basis":7}}"#));
+    let void = Some((503, r#"{"error":{"kind":"Indeterminate","message":"beyond the horizon","basis":70000}}"#));
+    let absent = Some((404, r#"{"error":{"kind":"NotFound","message":"unknown","basis":70001}}"#));
+    let (client, server) = scripted(vec![lost, void, absent, GOOD]);
+    assert_eq!(post(&client).unwrap_or_else(|f| panic!("{f:?}")).receipt.seq, 9);
+    let asked = server.join().unwrap();
+    assert_eq!(asked[2].0, "GET /v1/batches/b?history=full");
+    assert_eq!((&asked[1].1["basis"], &asked[3].1["basis"]), (&7.into(), &70001.into()));
+
+    let found = Some((200, r#"{"batch":"b","seq":3,"basis":70001,"state":"published","checkpoint":2}"#));
+    let (client, server) = scripted(vec![lost, void, found]);
+    assert_eq!(post(&client).unwrap_or_else(|f| panic!("{f:?}")).receipt.seq, 3);
+    assert_eq!(server.join().unwrap().len(), 3);
+}
+
+#[test]
+fn a_refusal_is_not_tried_again() {
+    let (client, server) = scripted(vec![Some((409, r#"{"error":{"kind":"Conflict","message":"other content"}}"#))]);
+    let Err(Failure::Said { code, .. }) = post(&client) else { panic!("refused") };
+    assert_eq!((code, server.join().unwrap().len()), (Code::Failed, 1));
+}
+
+#[test]
+fn pauses_grow_and_keep_to_what_the_server_asked() {
+    assert_eq!((pause_ms(1, None, 0.0), pause_ms(1, None, 0.999)), (50, 99));
+    assert_eq!((pause_ms(4, None, 0.0), pause_ms(40, None, 0.0)), (400, LONGEST_PAUSE_MS / 2));
+    assert!((2_000..=3_000).contains(&pause_ms(9, Some(2_000), 0.5)));
+    assert!(pause_ms(1, Some(u64::MAX), 0.5) <= LONGEST_RETRY_AFTER_MS + 1_000);
+}
+
+#[test]
+fn only_a_url_of_a_server_is_one() {
+    let args = |server: &str| ServerArgs { server: server.into(), token_file: None, retry_for: 0 };
+    for bad in ["", "localhost:8080", "127.0.0.1:8080", "ftp://x", "/srv"] {
+        let Err(Failure::Said { code, .. }) = Client::new(&args(bad)) else { panic!("{bad}") };
+        assert_eq!(code, Code::Usage, "{bad}");
+    }
+    let client = Client::new(&args("http://127.0.0.1:1/prefix")).unwrap_or_else(|f| panic!("{f:?}"));
+    assert_eq!(client.base.join("v1/status").unwrap().as_str(), "http://127.0.0.1:1/prefix/v1/status");
+}
