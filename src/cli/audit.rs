@@ -79,5 +79,10 @@ fn bar() -> ProgressBar {
 fn show(bar: &ProgressBar, p: &Progress) {
     bar.set_length(p.end);
     bar.set_position(p.seq);
-    bar.set_message(format!("{} cuts, {} objects", output::count(p.cuts), output::count(p.objects)));
+    bar.set_message(format!(
+        "{} cuts, {} objects ({})",
+        output::count(p.cuts),
+        output::count(p.objects),
+        output::bytes(p.bytes)
+    ));
 }
