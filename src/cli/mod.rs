@@ -43,7 +43,7 @@ use failure::{Code, Failure, Outcome};
 #[command(name = "tuflog", version, max_term_width = 100)]
 struct Cli {
     /// Say more on stderr: what is tried again, what is left out; twice: every request
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 900, action = clap::ArgAction::Count)]
     verbose: u8,
 
     #[command(subcommand)]

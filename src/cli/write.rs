@@ -18,7 +18,7 @@ const LOOK_MS: (u64, u64) = (25, 1_000);
 /// When a write is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
-    /// It can not be lost any more
+    /// It cannot be lost any more
     Committed,
     /// Clients see it
     Published,

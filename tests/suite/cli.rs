@@ -5,11 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::help::scratch;
+use crate::help::{PATIENCE, scratch};
 use crate::server::{Server, command, run as good};
 
 fn run(args: &[&str]) -> Output {
@@ -288,4 +289,29 @@ fn an_import_again_finds_its_batches_there() {
     assert_eq!(json(&["target", "pool/p7.deb", "--json", "--server", &url])["length"], 1);
     bad(1, &["target", "pool/p8.deb", "--server", &url]);
     assert!(server.terminate().success());
+}
+
+#[test]
+fn an_interrupted_import_says_how_to_go_on_and_keeps_what_is_in() {
+    let (_dir, data) = repository();
+    let server = Server::start(Path::new(&data), &[]);
+    let url = server.url();
+    let args = ["import", "--format", "jsonl", "--batch-size", "10", "--server", &url, "-"];
+    let mut child = command(&args).stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let hashes = format!("{{\"sha256\":\"{:064x}\"}}", 1);
+    let add = |i| format!("{{\"op\":\"add\",\"path\":\"p{i}\",\"length\":1,\"hashes\":{hashes}}}\n");
+    let lines: String = (0..15).map(add).collect();
+    let mut input = child.stdin.take().unwrap(); // stays open: the import waits for more
+    input.write_all(lines.as_bytes()).unwrap();
+    let started = Instant::now();
+    while !run(&["target", "p0", "--server", &url]).status.success() {
+        assert!(started.elapsed() < PATIENCE, "the first batch does not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let out = child.wait_with_output().unwrap();
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    assert!(said.contains("1 batch: 1 new") && said.contains("run the same command again"), "{said}");
 }
