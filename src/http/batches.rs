@@ -27,7 +27,7 @@ use crate::query::{BatchAnswer, BatchState, INLINE_BYTES};
 /// first receipt. An `Unavailable` did not happen; after an `Indeterminate`, or no answer at all, send it again with
 /// the same id.
 #[utoipa::path(
-    post, path = "/v1/batches", tag = "batches", request_body = BatchRequest,
+    post, path = "/v1/batches", tag = "batches", operation_id = "postBatch", request_body = BatchRequest,
     params(("wait" = Option<String>, Query, description =
         "`committed` (as without it) or `published`: answer when clients can see it, or after 30 s how far it came")),
     responses(
@@ -125,7 +125,7 @@ async fn answer(
 /// An id is remembered for as long as the horizon reaches. Beyond it, and before a void batch is tried again, ask with
 /// `history=full`, which reads the whole ledger; when the same id was valid more than once it answers the newest.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}", tag = "batches",
+    get, path = "/v1/batches/{id}", tag = "batches", operation_id = "getBatch",
     params(
         ("id" = String, Path, description = "The batch's id"),
         ("history" = Option<String>, Query, description = "`full` looks beyond the horizon"),

@@ -24,7 +24,7 @@ use crate::query::TargetAnswer;
 
 /// A target file, if the server has a directory of them (`serve --targets DIR`).
 #[utoipa::path(
-    get, path = "/targets/{path}", tag = "metadata",
+    get, path = "/targets/{path}", tag = "metadata", operation_id = "getTargetFile",
     params(("path" = String, Path, description = "`dir/HASH.file`, `HASH.dir/file` or `dir/file`")),
     responses(
         (status = 200, description = "The file", content_type = "application/octet-stream"),

@@ -23,7 +23,7 @@ const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 ///
 /// With `ETag`; versioned files are immutable. gzip and zstd for clients that accept them.
 #[utoipa::path(
-    get, path = "/metadata/{name}", tag = "metadata",
+    get, path = "/metadata/{name}", tag = "metadata", operation_id = "getMetadata",
     params(("name" = String, Path, description = "`timestamp.json`, or such as `7.bins-0a.json`, `1.root.json`")),
     responses(
         (status = 200, description = "The file", content_type = "application/json"),
