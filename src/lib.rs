@@ -68,6 +68,8 @@ pub mod recover;
 
 pub mod compact;
 
+pub mod audit;
+
 // The edges.
 pub mod data_dir;
 

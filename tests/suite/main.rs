@@ -1,5 +1,6 @@
 //! The integration tests, in one binary: it links once.
 
+mod audit;
 mod clients;
 mod crash;
 mod disk_full;

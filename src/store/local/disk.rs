@@ -33,8 +33,8 @@ pub(super) struct Disk {
     temporaries: AtomicU64,
     /// Set by the first sync that failed.
     failed: OnceLock<Error>,
-    /// Shared lock: nobody may clean up.
-    _open: File,
+    /// Shared lock: nobody may clean up. `None` in a store that was opened to read: that has only what is in place.
+    open: Option<File>,
 }
 
 impl Disk {
@@ -50,7 +50,8 @@ impl Disk {
             }
         }
         retry_on_intr(|| flock(&open, FlockOperation::LockShared)).map_err(|e| usable(e.into()))?;
-        let disk = Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), _open: open };
+        let disk =
+            Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), open: Some(open) };
         // The folder itself; and a pointer that a killed process had moved but not synced.
         let mut dirs: Vec<&Path> = vec![root];
         dirs.extend(root.parent().filter(|parent| !parent.as_os_str().is_empty()));
@@ -60,7 +61,22 @@ impl Disk {
         Ok(disk)
     }
 
+    pub fn open_read_only(root: &Path) -> Result<Disk> {
+        if !root.is_dir() {
+            return Err(Error::invalid("data", format!("cannot read the store in {}: there is none", root.display())));
+        }
+        Ok(Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), open: None })
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.open {
+            Some(_) => Ok(()),
+            None => Err(Error::invalid("store", "was opened to read only")),
+        }
+    }
+
     pub fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
+        self.check_writable()?;
         self.check(name)?;
         if name == POINTER {
             return Err(Error::invalid("name", format!("{POINTER} is the pointer: it is swapped, not created")));
@@ -97,6 +113,7 @@ impl Disk {
     }
 
     pub fn sync(&self, names: &[String]) -> Result<()> {
+        self.check_writable()?;
         names.iter().try_for_each(|name| self.check(name))?;
         self.sync_bytes(names)?;
         let mut dirs = BTreeSet::new();
@@ -167,7 +184,8 @@ impl Disk {
 
     /// In place first; there once more, since it may move while it is looked for.
     fn open_object(&self, name: &str) -> io::Result<Option<File>> {
-        for path in [self.place(name), self.unsynced(name), self.place(name)] {
+        let places = [self.place(name), self.unsynced(name), self.place(name)];
+        for path in places.into_iter().take(if self.open.is_some() { 3 } else { 1 }) {
             if let Some(file) = open(&path)? {
                 return Ok(Some(file));
             }
@@ -176,6 +194,7 @@ impl Disk {
     }
 
     pub fn swap_pointer(&self, old: Option<&Bytes>, new: &Bytes) -> Result<bool> {
+        self.check_writable()?;
         if let Some(e) = self.failed.get() {
             return Err(e.clone());
         }
@@ -198,7 +217,8 @@ impl Disk {
 
     pub fn list(&self, prefix: &str) -> Result<Vec<String>> {
         let mut names = BTreeSet::new();
-        for base in [self.root.join(UNSYNCED), self.root.clone()] {
+        let bases = [self.root.join(UNSYNCED), self.root.clone()]; // objects move from the first to the second
+        for base in bases.into_iter().skip(if self.open.is_some() { 0 } else { 1 }) {
             walk(&base, "", prefix, &mut names).map_err(|e| problem(&e, "cannot list the store"))?;
         }
         names.remove(POINTER);
