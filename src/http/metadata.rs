@@ -41,13 +41,7 @@ pub async fn get(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> A
     if !is_versioned(&name) {
         return Err(missing());
     }
-    let file = match app.files.get(&name) {
-        Some(file) => file,
-        None => {
-            let bytes = app.store.get(&format!("metadata/{name}")).await?.ok_or_else(missing)?;
-            app.files.put(&name, Variants::new(bytes))
-        }
-    };
+    let file = app.file(&name).await?.ok_or_else(missing)?;
     Ok(respond(&app, &headers, &file, IMMUTABLE).await)
 }
 

@@ -123,7 +123,7 @@ pub struct ReadyAnswer {
 pub async fn target(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<TargetAnswer>> {
     params::query(&uri, &[])?;
     let path = params::rest(&uri, "/v1/targets/", "path")?;
-    let found = app.query.target(&path).await?;
+    let found = app.target(&path).await?;
     found.map(Json).ok_or_else(|| Failure::not_found(format!("no target is published under {path:?}")))
 }
 
@@ -158,7 +158,7 @@ pub async fn checkpoints(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<C
         return Err(Error::invalid("limit", format!("must be from 1 to {MAX_PAGE}, not {limit}")).into());
     }
     let before = params::number(&query, "before")?;
-    let _turn = app.scans.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
+    let _turn = app.pages.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
     Ok(Json(app.query.checkpoints(before, limit as usize).await?))
 }
 
@@ -175,7 +175,7 @@ pub async fn checkpoint(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Ch
     params::query(&uri, &[])?;
     let text = params::rest(&uri, "/v1/checkpoints/", "n")?;
     let n = text.parse().map_err(|_| Error::invalid("n", format!("must be a number, not {text:?}")))?;
-    let _turn = app.scans.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
+    let _turn = app.pages.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
     let found = app.query.checkpoint(n).await?;
     found.map(Json).ok_or_else(|| Failure::not_found(format!("no checkpoint {n} is published")))
 }

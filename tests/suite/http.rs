@@ -193,7 +193,9 @@ async fn every_refusal_has_the_one_form_and_names_what_is_wrong() {
     for (method, path) in
         [(Method::DELETE, "/v1/batches/x"), (Method::PUT, "/metadata/timestamp.json"), (Method::POST, "/v1/status")]
     {
-        refused(site.ask(method, path, &[]).await, 405, "Invalid").await;
+        let response = site.ask(method, path, &[]).await;
+        assert!(response.headers().contains_key("allow"), "{path}");
+        refused(response, 405, "Invalid").await;
     }
     let sha = digest("x");
     for (query, body, field) in [

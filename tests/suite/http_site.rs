@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -122,12 +121,13 @@ impl Site {
             groups: 4,
             queue_bytes: 64 << 20,
             min_cut_interval_ms: 0,
+            health: Arc::default(),
         };
         let engine = Engine::start(parts, state).await.unwrap();
         let mut published = engine.published.clone();
         published.wait_for(|p| p.n > 0).await.unwrap();
         let progress = engine.progress.clone();
-        let folds = move || progress.folds.iter().map(|f| f.load(Ordering::Relaxed)).collect();
+        let folds = move || progress.folds();
         let (intake, published) = (engine.intake.clone(), engine.published.clone());
         let mut site = Site::serve(log, store, dir, intake, published, Box::new(folds), metrics, setup.options).await;
         site.engine = Some(engine);
