@@ -16,6 +16,7 @@ use super::failure::{Answer, ErrorAnswer, Failure};
 use super::{App, params};
 use crate::change::{Batch, BatchRequest, check_id};
 use crate::clock::Stopwatch;
+use crate::compact::Published;
 use crate::error::{Error, Kind, Result};
 use crate::intake::Receipt;
 use crate::ledger::ids::Seen;
@@ -101,14 +102,16 @@ async fn answer(
     wait: bool,
 ) -> Result<BatchAnswer> {
     let Receipt { seq, basis } = receipt;
-    let mut published = app.published.clone();
     let now = if wait {
+        let mut published = app.published.clone();
         match tokio::time::timeout(app.options.wait, published.wait_for(|p| p.seq > seq)).await {
             Ok(Ok(p)) => *p,
             _ => *app.published.borrow(), // too long, or the node stops: say how far it came
         }
+    } else if seq > basis {
+        Published::default() // just committed: 202, and not by luck 200
     } else {
-        *published.borrow()
+        *app.published.borrow()
     };
     match removes {
         Some(digest) => app.query.receipt(&id, Seen { seq, digest }, basis, now, None).await,
