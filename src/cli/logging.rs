@@ -16,7 +16,9 @@ pub fn start(filter: &str, format: LogFormat) -> Outcome {
         Failure::usage(format!("log: {filter:?} is not a filter: {e}")).hint("try info or tuflog=debug")
     })?;
     let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr);
+    // A log that cannot be written, on a full disk or a closed pipe, must not end anything: to tell of it on stderr,
+    // as the default does, panics there in whatever task wanted to log.
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr).log_internal_errors(false);
     // It fails only if logging was started before: then that one stands.
     let _ = match format {
         LogFormat::Pretty => builder.with_ansi(terminal).with_target(false).try_init(),

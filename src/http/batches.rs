@@ -16,6 +16,7 @@ use super::failure::{Answer, ErrorAnswer, Failure};
 use super::{App, params};
 use crate::change::{Batch, BatchRequest, check_id};
 use crate::clock::Stopwatch;
+use crate::compact::Published;
 use crate::error::{Error, Kind, Result};
 use crate::intake::Receipt;
 use crate::ledger::ids::Seen;
@@ -27,7 +28,7 @@ use crate::query::{BatchAnswer, BatchState, INLINE_BYTES};
 /// first receipt. An `Unavailable` did not happen; after an `Indeterminate`, or no answer at all, send it again with
 /// the same id.
 #[utoipa::path(
-    post, path = "/v1/batches", tag = "batches", request_body = BatchRequest,
+    post, path = "/v1/batches", tag = "batches", operation_id = "postBatch", request_body = BatchRequest,
     params(("wait" = Option<String>, Query, description =
         "`committed` (as without it) or `published`: answer when clients can see it, or after 30 s how far it came")),
     responses(
@@ -101,14 +102,16 @@ async fn answer(
     wait: bool,
 ) -> Result<BatchAnswer> {
     let Receipt { seq, basis } = receipt;
-    let mut published = app.published.clone();
     let now = if wait {
+        let mut published = app.published.clone();
         match tokio::time::timeout(app.options.wait, published.wait_for(|p| p.seq > seq)).await {
             Ok(Ok(p)) => *p,
             _ => *app.published.borrow(), // too long, or the node stops: say how far it came
         }
+    } else if seq > basis {
+        Published::default() // just committed: 202, and not by luck 200
     } else {
-        *published.borrow()
+        *app.published.borrow()
     };
     match removes {
         Some(digest) => app.query.receipt(&id, Seen { seq, digest }, basis, now, None).await,
@@ -125,7 +128,7 @@ async fn answer(
 /// An id is remembered for as long as the horizon reaches. Beyond it, and before a void batch is tried again, ask with
 /// `history=full`, which reads the whole ledger; when the same id was valid more than once it answers the newest.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}", tag = "batches",
+    get, path = "/v1/batches/{id}", tag = "batches", operation_id = "getBatch",
     params(
         ("id" = String, Path, description = "The batch's id"),
         ("history" = Option<String>, Query, description = "`full` looks beyond the horizon"),

@@ -24,7 +24,7 @@ use crate::query::TargetAnswer;
 
 /// A target file, if the server has a directory of them (`serve --targets DIR`).
 #[utoipa::path(
-    get, path = "/targets/{path}", tag = "metadata",
+    get, path = "/targets/{path}", tag = "metadata", operation_id = "getTargetFile",
     params(("path" = String, Path, description = "`dir/HASH.file`, `HASH.dir/file` or `dir/file`")),
     responses(
         (status = 200, description = "The file", content_type = "application/octet-stream"),
@@ -64,13 +64,13 @@ pub async fn get(State(app): State<Arc<App>>, request: Request<Body>) -> Answer<
 /// The published target that a requested path means.
 async fn published(app: &App, path: &str) -> Answer<Option<TargetAnswer>> {
     for (digest, plain) in readings(path) {
-        if let Some(target) = app.query.target(&plain).await?
+        if let Some(target) = app.target(&plain).await?
             && target.hashes.values().any(|h| h.as_str() == Some(digest))
         {
             return Ok(Some(target));
         }
     }
-    Ok(app.query.target(path).await?)
+    Ok(app.target(path).await?)
 }
 
 /// The ways to read a digest in front of the file's name, or in front of everything.

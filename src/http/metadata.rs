@@ -23,7 +23,7 @@ const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 ///
 /// With `ETag`; versioned files are immutable. gzip and zstd for clients that accept them.
 #[utoipa::path(
-    get, path = "/metadata/{name}", tag = "metadata",
+    get, path = "/metadata/{name}", tag = "metadata", operation_id = "getMetadata",
     params(("name" = String, Path, description = "`timestamp.json`, or such as `7.bins-0a.json`, `1.root.json`")),
     responses(
         (status = 200, description = "The file", content_type = "application/json"),
@@ -41,13 +41,7 @@ pub async fn get(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> A
     if !is_versioned(&name) {
         return Err(missing());
     }
-    let file = match app.files.get(&name) {
-        Some(file) => file,
-        None => {
-            let bytes = app.store.get(&format!("metadata/{name}")).await?.ok_or_else(missing)?;
-            app.files.put(&name, Variants::new(bytes))
-        }
-    };
+    let file = app.file(&name).await?.ok_or_else(missing)?;
     Ok(respond(&app, &headers, &file, IMMUTABLE).await)
 }
 

@@ -211,7 +211,7 @@ impl Metrics {
 
 /// Metrics as OpenMetrics text.
 #[utoipa::path(
-    get, path = "/metrics", tag = "operation",
+    get, path = "/metrics", tag = "operation", operation_id = "metrics",
     responses((status = 200, description = "Metrics", content_type = "application/openmetrics-text"))
 )]
 pub async fn get(State(app): State<Arc<App>>) -> Answer<Response> {

@@ -57,13 +57,18 @@ use crate::config::defaults;
 use crate::intake;
 use crate::log::Offset;
 use crate::pool::Pool;
-use crate::query::Query;
+use crate::query::{Query, TargetAnswer};
 use crate::store::Store;
 use failure::{Answer, Failure};
 use metrics::{Metrics, Visible};
+use variants::Variants;
 
-/// How many requests may read back in the ledger at a time.
+/// How many requests may read the whole ledger at a time; more get 503.
 const SCANS: usize = 2;
+/// How many requests may read back in the ledger for checkpoints at a time; more wait.
+const PAGES: usize = 4;
+/// How many files may be read from the store into memory at a time; more wait.
+const READS: usize = 32;
 
 /// How the API behaves.
 #[derive(Clone, Debug)]
@@ -131,6 +136,8 @@ pub struct App {
     bodies: body::Bodies,
     files: variants::Cache,
     scans: Semaphore,
+    pages: Semaphore,
+    reads: Semaphore,
     visible: Visible,
     started: Stopwatch,
 }
@@ -143,6 +150,8 @@ impl App {
             bodies: body::Bodies::new(pool.clone(), options.request),
             files: variants::Cache::default(),
             scans: Semaphore::new(SCANS),
+            pages: Semaphore::new(PAGES),
+            reads: Semaphore::new(READS),
             visible: Visible::default(),
             started: Stopwatch::start(),
             intake,
@@ -165,6 +174,25 @@ impl App {
             let seq = published.borrow_and_update().seq;
             self.visible.reached(seq, &self.metrics);
         }
+    }
+
+    /// The published target at a path; see [`Query::target`].
+    async fn target(&self, path: &str) -> crate::Result<Option<TargetAnswer>> {
+        let _turn = self.reads.acquire().await;
+        self.query.target(path).await
+    }
+
+    /// A versioned metadata file by its name.
+    async fn file(&self, name: &str) -> crate::Result<Option<Arc<Variants>>> {
+        if let Some(file) = self.files.get(name) {
+            return Ok(Some(file));
+        }
+        let _turn = self.reads.acquire().await;
+        if let Some(file) = self.files.get(name) {
+            return Ok(Some(file)); // read by another meanwhile: many ask for a new snapshot at once
+        }
+        let bytes = self.store.get(&format!("metadata/{name}")).await?;
+        Ok(bytes.map(|bytes| self.files.put(name, Variants::new(bytes))))
     }
 
     /// Which scope a request needs, from its path and method alone: a route added later is not forgotten.

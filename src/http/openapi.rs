@@ -2,7 +2,7 @@
 
 use axum::Json;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 
 use super::{batches, files, metadata, metrics, published};
 
@@ -33,6 +33,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
     let bearer = bearer.description(Some("A token of the server's tokens file, if it has one")).build();
     api.components.get_or_insert_default().security_schemes.insert("token".into(), SecurityScheme::Http(bearer).into());
+    // Only a server with tokens asks for one.
+    api.security = Some(vec![SecurityRequirement::default(), SecurityRequirement::new("token", [""; 0])]);
     api
 }
 

@@ -60,6 +60,7 @@ pub struct LayoutStatus {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LedgerStatus {
     /// The seq that the next record will have at least.
+    #[schema(value_type = u64)]
     pub next: Offset,
 }
 
@@ -71,6 +72,7 @@ pub struct PublishedStatus {
     /// The checkpoint it leads to.
     pub checkpoint: u64,
     /// The seq of that checkpoint's Cut: every batch committed below is published.
+    #[schema(value_type = u64)]
     pub seq: Offset,
     /// When it was cut, in Unix seconds.
     pub time: u64,
@@ -92,6 +94,7 @@ pub struct PartitionStatus {
     #[schema(value_type = u16)]
     pub partition: PartitionId,
     /// The seq of the next ledger record that its fold takes.
+    #[schema(value_type = u64)]
     pub position: Offset,
     /// How many ledger positions it is behind.
     pub behind: u64,
@@ -109,7 +112,7 @@ pub struct ReadyAnswer {
 
 /// A target as clients find it now, with the bin that lists it and that bin's version.
 #[utoipa::path(
-    get, path = "/v1/targets/{path}", tag = "published",
+    get, path = "/v1/targets/{path}", tag = "published", operation_id = "getTarget",
     params(("path" = String, Path, description = "The target's path; may hold `/`")),
     responses(
         (status = 200, description = "The published entry", body = TargetAnswer),
@@ -120,13 +123,13 @@ pub struct ReadyAnswer {
 pub async fn target(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<TargetAnswer>> {
     params::query(&uri, &[])?;
     let path = params::rest(&uri, "/v1/targets/", "path")?;
-    let found = app.query.target(&path).await?;
+    let found = app.target(&path).await?;
     found.map(Json).ok_or_else(|| Failure::not_found(format!("no target is published under {path:?}")))
 }
 
 /// Where a path lives: its bin and partition, whether anything is published there or not.
 #[utoipa::path(
-    get, path = "/v1/route/{path}", tag = "published",
+    get, path = "/v1/route/{path}", tag = "published", operation_id = "getRoute",
     params(("path" = String, Path, description = "The path; may hold `/`")),
     responses(
         (status = 200, description = "Where it lives", body = RouteAnswer),
@@ -141,7 +144,7 @@ pub async fn route(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<RouteAn
 
 /// The published checkpoints, newest first.
 #[utoipa::path(
-    get, path = "/v1/checkpoints", tag = "published",
+    get, path = "/v1/checkpoints", tag = "published", operation_id = "listCheckpoints",
     params(
         ("before" = Option<u64>, Query, description = "Only checkpoints below this number"),
         ("limit" = Option<u64>, Query, description = "1 to 1,000 of them; 20 when absent"),
@@ -155,13 +158,13 @@ pub async fn checkpoints(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<C
         return Err(Error::invalid("limit", format!("must be from 1 to {MAX_PAGE}, not {limit}")).into());
     }
     let before = params::number(&query, "before")?;
-    let _turn = app.scans.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
+    let _turn = app.pages.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
     Ok(Json(app.query.checkpoints(before, limit as usize).await?))
 }
 
 /// A published checkpoint.
 #[utoipa::path(
-    get, path = "/v1/checkpoints/{n}", tag = "published",
+    get, path = "/v1/checkpoints/{n}", tag = "published", operation_id = "getCheckpoint",
     params(("n" = u64, Path, description = "Its number")),
     responses(
         (status = 200, description = "It", body = CheckpointAnswer),
@@ -172,14 +175,14 @@ pub async fn checkpoint(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Ch
     params::query(&uri, &[])?;
     let text = params::rest(&uri, "/v1/checkpoints/", "n")?;
     let n = text.parse().map_err(|_| Error::invalid("n", format!("must be a number, not {text:?}")))?;
-    let _turn = app.scans.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
+    let _turn = app.pages.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
     let found = app.query.checkpoint(n).await?;
     found.map(Json).ok_or_else(|| Failure::not_found(format!("no checkpoint {n} is published")))
 }
 
 /// Where the node stands.
 #[utoipa::path(
-    get, path = "/v1/status", tag = "published",
+    get, path = "/v1/status", tag = "published", operation_id = "getStatus",
     responses((status = 200, description = "Positions, queue and readiness", body = StatusAnswer))
 )]
 pub async fn status(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<StatusAnswer>> {
@@ -217,14 +220,14 @@ pub(super) async fn published(app: &App) -> Result<Option<PublishedStatus>> {
 }
 
 /// The process answers.
-#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, description = "Alive")))]
+#[utoipa::path(get, path = "/healthz", tag = "operation", operation_id = "healthz", responses((status = 200, description = "Alive")))]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The node should get traffic, or why not.
 #[utoipa::path(
-    get, path = "/readyz", tag = "operation",
+    get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
         (status = 200, description = "Ready", body = ReadyAnswer),
         (status = 503, description = "Not ready, with the reasons", body = ReadyAnswer),

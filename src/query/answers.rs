@@ -28,8 +28,10 @@ pub struct BatchAnswer {
     /// The batch's id.
     pub batch: String,
     /// The seq of the Commit in which it is valid: of the first one, however often it was sent.
+    #[schema(value_type = u64)]
     pub seq: Offset,
     /// A ledger position to send as `basis` with the next batch, or with a retry of this one.
+    #[schema(value_type = u64)]
     pub basis: Offset,
     /// How far it has come.
     pub state: BatchState,
@@ -86,12 +88,14 @@ pub struct CheckpointAnswer {
     /// The number of its cut: the version of its snapshot, and of every bin it rendered.
     pub n: u64,
     /// The seq of its Cut: it holds exactly the batches committed below.
+    #[schema(value_type = u64)]
     pub seq: Offset,
     /// When it was cut, in Unix seconds.
     pub time: u64,
     /// Its snapshot.
     pub snapshot: ObjectAnswer,
     /// For each partition one past the highest offset of `changes` applied.
+    #[schema(value_type = Vec<u64>)]
     pub ends: Vec<Offset>,
     /// The ledger state stored with it, at the cuts that store one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -30,8 +30,11 @@ pub(super) struct Cache {
     /// By the seq of the Cut: it covers every seq from the first number on.
     covers: Mutex<BTreeMap<Offset, (Offset, u64)>>,
     /// By cut and partition. Held while reports are read, so that many who wait for one cut read it once.
-    absent: tokio::sync::Mutex<BTreeMap<(u64, PartitionId), Arc<Vec<Absent>>>>,
+    absent: tokio::sync::Mutex<Reports>,
 }
+
+/// What each partition found absent at a cut.
+type Reports = BTreeMap<(u64, PartitionId), Arc<Vec<Absent>>>;
 
 /// Commits come by the thousand and are recognised by how their canonical JSON begins.
 pub(super) fn is_commit(payload: &[u8]) -> bool {
