@@ -262,7 +262,7 @@ impl Replay<'_> {
     /// The open cut has its Checkpoint: what it says is right, and everything is there.
     pub(super) async fn completed(&mut self, place: String, c: &Checkpoint) -> Step {
         let Some(built) = self.built.take() else { return Ok(()) };
-        self.find_all(built.missing.into_iter().map(|(_, finding)| finding).collect())?;
+        self.find_all(built.missing.into_iter().map(|(_, finding)| *finding).collect())?;
         if let Some(snapshot) = built.snapshot.filter(|s| *s != c.snapshot) {
             let value = |s: &ObjectRef| Some(Value::stated(Some(c.n), s.length, &s.sha256));
             let what = format!(

@@ -33,7 +33,7 @@ pub struct Folds {
 }
 
 /// What is wrong, in the order in which it stands there.
-type Findings = Vec<Box<Finding>>;
+type Findings = Vec<Finding>;
 
 fn digest(bytes: &[u8]) -> Digest {
     let digest = sha256(bytes);
@@ -70,7 +70,7 @@ impl Folds {
                     true => self.right += 1,
                     false => {
                         let stored = log.fetch(Partition::Folds, offset).await?.map(|r| r.payload).unwrap_or_default();
-                        findings.push(differs(offset, key, bytes, &stored));
+                        findings.push(*differs(offset, key, bytes, &stored));
                     }
                 }
             }
@@ -96,7 +96,7 @@ impl Folds {
                     Ok(report) => report,
                     Err(e) if e.kind == Kind::Unsupported => return Err(e.context(place(r.offset))),
                     Err(e) => {
-                        findings.push(Finding::altered(place(r.offset), e.message));
+                        findings.push(*Finding::altered(place(r.offset), e.message));
                         continue;
                     }
                 };
@@ -111,7 +111,7 @@ impl Folds {
                         self.open.remove(&key);
                         let same = current.iter().find(|c| (c.n, c.partition) == (report.n, report.partition));
                         let expected = same.and_then(|same| same.encode().into_iter().nth(report.part as usize));
-                        findings.push(match expected {
+                        findings.push(*match expected {
                             Some(expected) => differs(r.offset, key, &expected, &r.payload),
                             None => Finding::altered(place(r.offset), differs_from(key)),
                         });
@@ -129,7 +129,7 @@ impl Folds {
             self.open.remove(&key);
             let (n, partition, part) = key;
             let what = format!("topic folds has no part {part} of it, though cut {n} has its Checkpoint");
-            Finding::missing(format!("report of partition {partition} about cut {n}"), what)
+            *Finding::missing(format!("report of partition {partition} about cut {n}"), what)
         });
         missing.collect()
     }

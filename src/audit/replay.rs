@@ -146,8 +146,8 @@ impl Replay<'_> {
         if self.report.findings.len() < self.options.max_findings.max(1) { Ok(()) } else { Err(Stop::Enough) }
     }
 
-    pub(super) fn find_all(&mut self, findings: Vec<Box<Finding>>) -> Step {
-        findings.into_iter().try_for_each(|f| self.find(f))
+    pub(super) fn find_all(&mut self, findings: Vec<Finding>) -> Step {
+        findings.into_iter().try_for_each(|f| self.find(Box::new(f)))
     }
 
     /// Takes note of a finding after which there is nothing to go on from.
@@ -296,7 +296,7 @@ impl Replay<'_> {
     async fn finish(&mut self) -> Step {
         self.state.layout()?;
         self.unfinished().await?;
-        let unasked: Vec<_> = self.folds.unexpected().collect();
+        let unasked: Vec<Finding> = self.folds.unexpected().map(|f| *f).collect();
         self.find_all(unasked)?;
         for root in self.state.new_roots.clone() {
             let version = root.root.version;

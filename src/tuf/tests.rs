@@ -325,7 +325,7 @@ proptest! {
         let bytes = role::snapshot(&signers(&[1]), version, expires, &meta, entries.as_bytes());
         prop_assert!(canonical::is_canonical(&bytes));
         let snapshot = parse_snapshot(Envelope::open(&bytes).unwrap().signed).unwrap();
-        prop_assert_eq!(snapshot, Snapshot { version, expires, targets: meta.clone(), bins });
+        prop_assert_eq!(snapshot, Snapshot { version, expires, targets: meta, bins });
         let bytes = role::timestamp(&signers(&[1]), version, expires, &meta);
         prop_assert!(canonical::is_canonical(&bytes));
         let timestamp = parse_timestamp(Envelope::open(&bytes).unwrap().signed).unwrap();

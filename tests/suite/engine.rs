@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tuflog::audit;
 use tuflog::change::{Batch, Change};
 use tuflog::clock::{Clock, SystemClock};
 use tuflog::fold::state::State as BinState;
@@ -140,4 +141,7 @@ async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
         assert_eq!((now[source], now["b"], now["a/20"]), (7, 19, 20));
         assert_eq!(now.len(), if source == "local" { 82 } else { 83 });
     }
+    let report = audit::run_data_dir(dir.path(), audit::Options::threads(2), |_| {}).await.unwrap();
+    assert!(report.is_clean() && report.notes.is_empty(), "{report}");
+    assert_eq!((report.batches_valid, report.targets), (23, 83));
 }

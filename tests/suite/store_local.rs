@@ -60,6 +60,28 @@ fn a_crash_takes_what_was_not_synced_and_nothing_else() {
 }
 
 #[test]
+fn a_store_opened_to_read_has_what_is_durable_and_changes_nothing() {
+    let dir = scratch();
+    let kind = |path: &Path| LocalStore::open_read_only(path).map(drop).unwrap_err().kind;
+    assert_eq!(kind(&dir.path().join("none")), Kind::Invalid);
+    let store = open(dir.path());
+    for name in names(3) {
+        now(store.create(&name, "x".into())).unwrap();
+    }
+    now(store.sync(&names(2))).unwrap();
+    now(store.swap_pointer(None, "p".into())).unwrap();
+    drop(store);
+    let store = LocalStore::open_read_only(dir.path()).unwrap();
+    assert_eq!(now(store.list("")), Ok(names(2)));
+    assert_eq!(now(store.get(POINTER)), Ok(Some("p".into())));
+    assert_eq!(now(store.get(&names(3)[2])), Ok(None), "a crash of the machine could have torn it");
+    assert!(dir.path().join(".new").join(&names(3)[2]).exists(), "but it is not for a reader to remove");
+    assert_eq!(now(store.create("metadata/9.a.json", "x".into())).unwrap_err().kind, Kind::Invalid);
+    assert_eq!(now(store.sync(&names(2))).unwrap_err().kind, Kind::Invalid);
+    assert_eq!(now(store.swap_pointer(Some(&"p".into()), "q".into())).unwrap_err().kind, Kind::Invalid);
+}
+
+#[test]
 fn opening_takes_nothing_from_another_process_that_has_the_store_open() {
     let dir = scratch();
     let first = open(dir.path());

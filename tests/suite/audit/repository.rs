@@ -77,12 +77,16 @@ pub fn remove(path: &str) -> Change {
 impl Repository {
     /// An empty repository of 8 bins in 4 partitions, with its first cut.
     pub fn new(log: Arc<dyn Log>, dir: TempDir) -> Repository {
+        Repository::with(log, dir, Layout::new(8, 4).unwrap())
+    }
+
+    pub fn with(log: Arc<dyn Log>, dir: TempDir, layout: Layout) -> Repository {
         block_on(async {
-            let (clock, layout) = (Arc::new(ManualClock::new(START)), Layout::new(8, 4).unwrap());
+            let clock = Arc::new(ManualClock::new(START));
             let (first, settings) = (root(1), settings());
             let document = String::from_utf8(first.render(&[signer(1), signer(2)]).unwrap()).unwrap();
             for record in [
-                Record::Format(Format { epoch: 1, bins: 8, partitions: 4 }),
+                Record::Format(Format { epoch: 1, bins: layout.bins(), partitions: 4 }),
                 Record::Settings(SettingsRecord { revision: 1, settings: settings.clone() }),
                 Record::Root(RootRecord { document }),
             ] {
