@@ -23,7 +23,7 @@ use crate::bins::Sha256Digest;
 use crate::change::Batch;
 use crate::error::{Error, Result};
 use crate::ledger::ids::Seen;
-use crate::ledger::{Event, Follower, Outcome, Record, State};
+use crate::ledger::{Event, Follower, MAX_SEGMENT_BYTES, Outcome, Record, State};
 use crate::log::{Log, Offset};
 use crate::pool::Pool;
 
@@ -137,6 +137,7 @@ pub struct Intake {
     landed: VecDeque<(u64, Result<Offset>)>,
     next_group: u64,
     max_groups: usize,
+    segment_bytes: usize,
     drain: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -165,9 +166,15 @@ impl Intake {
             landed: VecDeque::new(),
             next_group: 0,
             max_groups: max_groups.max(1),
+            segment_bytes: MAX_SEGMENT_BYTES,
             drain: None,
         };
         Ok((intake, Handle { messages: sender, room: Arc::new(Semaphore::new(queue_bytes)), queue_bytes }))
+    }
+
+    /// Cuts segments at another size than [`MAX_SEGMENT_BYTES`]: for tests, which have small batches.
+    pub fn with_segment_bytes(self, segment_bytes: usize) -> Intake {
+        Intake { segment_bytes, ..self }
     }
 
     /// The state after the last record read.
@@ -295,7 +302,8 @@ impl Intake {
             let id = self.next_group;
             self.next_group += 1;
             self.groups.push(Group { id, batches });
-            let flight = group::fly(self.log.clone(), self.pool.clone(), self.follower.state.layout()?, group);
+            let layout = self.follower.state.layout()?;
+            let flight = group::fly(self.log.clone(), self.pool.clone(), layout, self.segment_bytes, group);
             self.flights.push(async move { (id, flight.await) }.boxed());
             worked = true;
         }
