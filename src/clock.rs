@@ -32,6 +32,23 @@ impl Clock for SystemClock {
     }
 }
 
+/// Measures how long something took; for metrics and logs.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts it.
+    #[allow(clippy::disallowed_methods)] // the one place
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    /// Seconds since it was started.
+    pub fn seconds(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
+
 /// A clock that stands where a test puts it.
 #[derive(Default)]
 pub struct ManualClock(AtomicU64);

@@ -1,278 +1,204 @@
-//! A node: configuration → parts → tasks → shutdown. The only place that spawns.
+//! A node: configuration → parts → tasks → shutdown. With the handling of connections the only place that spawns.
 //!
-//! The rooms are steps; here they become tasks. A step that fails with a kind that time may heal is taken again after
-//! a pause; a fatal kind ends the node, for going on could make it worse.
+//! Starts in the order in which things are needed (data directory, log, store, keys, rooms, HTTP) and stops in the
+//! opposite one: no more batches, what is committed gets published, requests under way are answered, then the end.
 
+mod engine;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::bins::PartitionId;
-use crate::clock::Clock;
-use crate::compact::{self, Compactor, Published};
-use crate::error::{Error, Kind, Result};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Settings, defaults};
+use crate::data_dir::DataDir;
+use crate::error::{Error, Result};
 use crate::fold::state::State as BinState;
-use crate::fold::{self, Fold};
-use crate::intake::{self, Intake};
-use crate::ledger::State;
-use crate::log::{Log, Offset, Partition};
+use crate::http::metered::MeteredStore;
+use crate::http::metrics::Metrics;
+use crate::http::{self, App, Cause, Health, Tokens};
+use crate::log::Log;
+use crate::log::embedded::EmbeddedLog;
 use crate::pool::Pool;
-use crate::recover::{self, Source};
+use crate::query::Query;
+use crate::recover;
 use crate::store::Store;
-use crate::tuf::key::KeyRing;
+use crate::store::local::{self, LocalStore};
+use crate::tuf::key_file;
 
-/// The first pause after a failed step; it doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause between two tries of a step.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// How long an actor waits for news before it looks anyway.
-const IDLE: Duration = Duration::from_secs(1);
+pub use engine::{Engine, Parts, Progress};
 
-/// What an engine is made of.
-pub struct Parts {
-    /// The log.
-    pub log: Arc<dyn Log>,
-    /// The store.
-    pub store: Arc<dyn Store>,
-    /// Bin state.
-    pub state: Arc<BinState>,
-    /// The online keys.
-    pub keys: Arc<KeyRing>,
-    /// The time of Cuts and Renews.
-    pub clock: Arc<dyn Clock>,
-    /// Where heavy work runs.
-    pub pool: Pool,
-    /// How many bins a fold stores at a time.
-    pub uploads: usize,
-    /// How many groups an intake has in flight.
-    pub groups: usize,
-    /// How many bytes of changes may be queued.
-    pub queue_bytes: usize,
-    /// The least time between two cuts.
-    pub min_cut_interval_ms: u64,
+/// How often free space is looked at.
+const DISK_EVERY: Duration = Duration::from_millis(500);
+
+/// A running node on the embedded log and a local store.
+pub struct Node {
+    engine: Engine,
+    addr: SocketAddr,
+    dir: DataDir,
+    health: Arc<Health>,
+    drain: Duration,
+    http_stop: CancellationToken,
+    http: JoinHandle<()>,
+    disk: JoinHandle<()>,
 }
 
-/// Where the rooms stand, sampled as they go.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// The seq of the next ledger record, per partition's fold.
-    pub folds: Vec<AtomicU64>,
-    /// The same for the compactor.
-    pub compactor: AtomicU64,
-}
-
-/// The running rooms of one repository.
-pub struct Engine {
-    /// Takes batches.
-    pub intake: intake::Handle,
-    /// Where the pointer stands.
-    pub published: watch::Receiver<Published>,
-    /// Where the rooms stand.
-    pub progress: Arc<Progress>,
-    log: Arc<dyn Log>,
-    state: Arc<BinState>,
-    settled: watch::Receiver<(Offset, bool)>,
-    hurry: Arc<AtomicU64>,
-    stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-    fatal: mpsc::Receiver<Error>,
-}
-
-impl Engine {
-    /// Recovers every room and starts it. `start` is the ledger state of [`recover::start`].
-    pub async fn start(parts: Parts, start: State) -> Result<Engine> {
-        let layout = start.layout()?;
-        let (published, published_rx) = watch::channel(Published::default());
-        let (settled, settled_rx) = watch::channel((0, false));
-        let (fatal, fatal_rx) = mpsc::channel(8);
-        let stop = CancellationToken::new();
-        let progress = Arc::new(Progress {
-            folds: (0..layout.partitions()).map(|_| AtomicU64::new(0)).collect(),
-            compactor: AtomicU64::new(0),
+impl Node {
+    /// Starts every part; when it answers, the node takes batches.
+    pub async fn start(dir: DataDir, settings: &Settings) -> Result<Node> {
+        let tokens = settings.tokens_file.as_deref().map(Tokens::read).transpose()?;
+        let listener = listen(settings, tokens.is_some()).await?;
+        let addr = listener.local_addr().map_err(|e| Error::unavailable(format!("listen: {e}")))?;
+        let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log: Arc<dyn Log> = EmbeddedLog::open(&dir.log(), clock.clone())?;
+        let store: Arc<dyn Store> =
+            Arc::new(MeteredStore::new(Arc::new(LocalStore::open(&dir.store())?), metrics.clone()));
+        let keys = Arc::new(key_file::load_online(&dir.keys())?);
+        let start = recover::start(&*log, &*store).await?;
+        let state = Arc::new(BinState::open(&dir.state(), start.layout()?)?);
+        let pool = Pool::threads(std::thread::available_parallelism().map_or(2, |n| n.get()));
+        let parts = Parts {
+            log: log.clone(),
+            store: store.clone(),
+            state,
+            keys,
+            clock: clock.clone(),
+            pool: pool.clone(),
+            uploads: settings.uploads.unwrap_or(defaults::UPLOADS) as usize,
+            groups: settings.groups.unwrap_or(defaults::GROUPS) as usize,
+            queue_bytes: (settings.queue_mib.unwrap_or(defaults::QUEUE_MIB) << 20) as usize,
+            min_cut_interval_ms: settings.min_cut_interval_ms.unwrap_or(defaults::MIN_CUT_INTERVAL_MS),
+            health: health.clone(),
+        };
+        let engine = Engine::start(parts, start).await?;
+        let progress = engine.progress.clone();
+        let app = App::new(http::Parts {
+            intake: engine.intake.clone(),
+            query: Query::new(log, store.clone(), pool.clone()),
+            store,
+            published: engine.published.clone(),
+            folds: Box::new(move || progress.folds()),
+            clock,
+            pool,
+            health: health.clone(),
+            metrics,
+            options: http::Options {
+                extra_hashes: settings.extra_hashes.clone().unwrap_or_default().into(),
+                targets: settings.targets.clone(),
+                tokens,
+                ..http::Options::default()
+            },
         });
-        let hurry = Arc::new(AtomicU64::new(parts.min_cut_interval_ms));
-        let fold_parts = fold::Parts {
-            log: parts.log.clone(),
-            store: parts.store.clone(),
-            state: parts.state.clone(),
-            keys: parts.keys.clone(),
-            pool: parts.pool.clone(),
-            uploads: parts.uploads,
-        };
-        let compact_parts = compact::Parts {
-            log: parts.log.clone(),
-            store: parts.store.clone(),
-            keys: parts.keys.clone(),
-            clock: parts.clock.clone(),
-            pool: parts.pool.clone(),
-            min_cut_interval_ms: hurry.clone(),
-            patience_ms: 0, // the only compactor of its log
-            published: Arc::new(published),
-        };
-        let (intake, handle) =
-            Intake::new(parts.log.clone(), parts.pool.clone(), start.clone(), parts.groups, parts.queue_bytes).await?;
-        let compactor = Compactor::new(compact_parts, start).await?;
-        let mut folds = Vec::new();
-        for partition in 0..layout.partitions() {
-            folds.push(recover::fold(fold_parts.clone(), partition, Source::Local).await?);
-        }
-        let mut tasks = Vec::new();
-        let mut spawn = |name: String, task: futures::future::BoxFuture<'static, Result<()>>| {
-            let (fatal, stop) = (fatal.clone(), stop.clone());
-            tasks.push(tokio::spawn(async move {
-                if let Err(e) = task.await {
-                    tracing::error!(room = name, kind = %e.kind, error = %e, "stops the node");
-                    let _ = fatal.try_send(e.context(name));
-                    stop.cancel();
-                }
-            }));
-        };
-        spawn("intake".into(), Box::pin(drive("intake", Room::Intake(intake), stop.clone())));
-        let room = Room::Compactor { compactor, settled, progress: progress.clone() };
-        spawn("compactor".into(), Box::pin(drive("compactor", room, stop.clone())));
-        for fold in folds {
-            let partition = fold.partition();
-            let room =
-                Room::Fold { fold: Some(fold), partition, parts: fold_parts.clone(), progress: progress.clone() };
-            spawn(format!("fold {partition}"), Box::pin(drive("fold", room, stop.clone())));
-        }
-        Ok(Engine {
-            intake: handle,
-            published: published_rx,
-            progress,
-            log: parts.log,
-            state: parts.state,
-            settled: settled_rx,
-            hurry,
-            stop,
-            tasks,
-            fatal: fatal_rx,
-        })
+        let http_stop = CancellationToken::new();
+        let http = tokio::spawn(http::serve(listener, app, http_stop.clone().cancelled_owned()));
+        let need = settings.min_free_mib.unwrap_or(defaults::MIN_FREE_MIB);
+        check_disk(dir.path(), need, &health);
+        let disk = tokio::spawn(watch_disk(dir.path().to_owned(), need, health.clone()));
+        health.clear(Cause::Starting);
+        dir.publish_addr(addr)?;
+        tracing::info!(%addr, data = %dir.path().display(), "serves");
+        let drain = Duration::from_secs(settings.drain_s.unwrap_or(defaults::DRAIN_S));
+        Ok(Node { engine, addr, dir, health, drain, http_stop, http, disk })
     }
 
-    /// Completes with the error that ended a room.
+    /// Where it answers.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Completes with the error that makes it impossible to go on.
     pub async fn failed(&mut self) -> Error {
-        match self.fatal.recv().await {
-            Some(e) => e,
-            None => std::future::pending().await,
-        }
+        let e = self.engine.failed().await;
+        self.health.set(Cause::Fatal, e.to_string());
+        e
     }
 
-    /// Takes no more batches, and completes when everything committed is published.
-    pub async fn drain(&mut self) -> Result<()> {
-        self.intake.drain().await;
-        self.hurry.store(0, Ordering::SeqCst);
-        let end = self.log.end(Partition::Ledger).await?;
-        let settled = self.settled.wait_for(|(next, settled)| *settled && *next >= end).await;
-        settled.map(|_| ()).map_err(|_| Error::unavailable("the compactor has stopped"))
+    /// Stops: no more batches, publishes what is committed, answers what is under way.
+    pub async fn stop(mut self) -> Result<()> {
+        self.health.set(Cause::Draining, "stopping");
+        let drained = tokio::time::timeout(self.drain, self.engine.drain()).await.unwrap_or_else(|_| {
+            let what = "stopped before everything committed was published; the next start publishes it";
+            Err(Error::unavailable(what))
+        });
+        self.end(drained).await
     }
 
-    /// Ends every task and leaves the bin state on disk.
-    pub async fn stop(self) -> Result<()> {
-        self.stop.cancel();
-        for task in self.tasks {
-            if let Err(e) = task.await
-                && e.is_panic()
-            {
-                return Err(Error::corrupt("a room panicked: see the log above"));
-            }
+    /// Ends at once, after a fatal error.
+    pub async fn abort(self, error: Error) -> Result<()> {
+        self.end(Err(error)).await
+    }
+
+    async fn end(self, outcome: Result<()>) -> Result<()> {
+        self.http_stop.cancel();
+        if outcome.is_ok() {
+            let _ = self.http.await; // it bounds itself
+        } else {
+            self.http.abort();
         }
-        self.state.flush()
+        self.disk.abort();
+        let stopped = self.engine.stop().await;
+        self.dir.withdraw_addr()?;
+        outcome.and(stopped)
     }
 }
 
-/// A room as its task sees it.
-enum Room {
-    Intake(Intake),
-    Fold { fold: Option<Fold>, partition: PartitionId, parts: fold::Parts, progress: Arc<Progress> },
-    Compactor { compactor: Compactor, settled: watch::Sender<(Offset, bool)>, progress: Arc<Progress> },
-}
-
-impl Room {
-    async fn step(&mut self) -> Result<bool> {
-        match self {
-            Room::Intake(intake) => intake.step().await,
-            Room::Fold { fold, partition, parts, progress } => {
-                let mut running = match fold.take() {
-                    Some(fold) => fold,
-                    None => {
-                        parts.state.reopen_if_broken()?;
-                        recover::fold(parts.clone(), *partition, Source::Local).await?
-                    }
-                };
-                // A fold whose step failed starts again from its stored state: that is the one way it is sure of.
-                let worked = running.step().await?;
-                progress.folds[usize::from(*partition)].store(running.position(), Ordering::Relaxed);
-                *fold = Some(running);
-                Ok(worked)
-            }
-            Room::Compactor { compactor, settled, progress } => {
-                let worked = compactor.step().await?;
-                let next = compactor.state().next;
-                progress.compactor.store(next, Ordering::Relaxed);
-                let is = (next, compactor.is_settled());
-                settled.send_if_modified(|was| std::mem::replace(was, is) != is);
-                Ok(worked)
-            }
-        }
-    }
-
-    async fn ready(&mut self) -> Result<()> {
-        match self {
-            Room::Intake(intake) => intake.ready().await,
-            Room::Fold { fold: Some(fold), .. } => fold.ready().await,
-            Room::Fold { .. } => Ok(()),
-            Room::Compactor { compactor, .. } => compactor.ready().await,
-        }
-    }
-
-    fn idle(&self) -> Duration {
-        match self {
-            Room::Compactor { compactor, .. } => Duration::from_millis(compactor.due_in_ms()),
-            _ => IDLE,
-        }
-    }
-}
-
-/// Steps a room until it is told to stop or meets a fatal error.
-async fn drive(name: &'static str, mut room: Room, stop: CancellationToken) -> Result<()> {
-    let mut pause = MIN_PAUSE;
-    while !stop.is_cancelled() {
-        let waited: Result<()> = match room.step().await {
-            Ok(true) => {
-                pause = MIN_PAUSE;
-                tokio::task::yield_now().await;
-                continue;
-            }
-            Ok(false) => {
-                pause = MIN_PAUSE;
-                let idle = room.idle();
-                tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    ready = room.ready() => ready,
-                    () = tokio::time::sleep(idle) => Ok(()),
-                }
-            }
-            Err(e) => Err(e),
-        };
-        if let Err(e) = waited {
-            if e.is_fatal() {
-                return Err(e);
-            }
-            if e.kind != Kind::Indeterminate || pause > MIN_PAUSE {
-                tracing::warn!(room = name, kind = %e.kind, error = %e, "tries again");
-            }
-            let jitter = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+/// Runs a node until SIGTERM or SIGINT, which stop it cleanly, or until it cannot go on.
+pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let handler = |kind| signal(kind).map_err(|e| Error::unavailable(format!("signals: {e}")));
+    let (mut term, mut int) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    let mut node = Node::start(DataDir::open(&data)?, &settings).await?;
+    let failed = tokio::select! {
+        _ = term.recv() => None,
+        _ = int.recv() => None,
+        e = node.failed() => Some(e),
+    };
+    match failed {
+        Some(e) => node.abort(e).await,
+        None => {
+            tracing::info!("stops: takes no more batches, publishes what is committed");
+            let stop = node.stop();
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(jitter) => {}
+                stopped = stop => stopped,
+                _ = term.recv() => Err(Error::unavailable("stopped at once by a second signal; the next start publishes what is committed")),
+                _ = int.recv() => Err(Error::unavailable("stopped at once by a second signal; the next start publishes what is committed")),
             }
-            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
-    Ok(())
+}
+
+/// Binds the address; beyond loopback only with tokens or an explicit `insecure`.
+async fn listen(settings: &Settings, tokens: bool) -> Result<TcpListener> {
+    let text = settings.listen.as_deref().unwrap_or(defaults::LISTEN);
+    let bad = |e: std::io::Error| Error::invalid("listen", format!("{text}: {e}"));
+    let addrs: Vec<SocketAddr> = tokio::net::lookup_host(text).await.map_err(bad)?.collect();
+    if !tokens && settings.insecure != Some(true) && addrs.iter().any(|a| !a.ip().is_loopback()) {
+        let rule = format!(
+            "{text} is reachable from other machines: set tokens_file, or insecure if anybody who can connect may publish"
+        );
+        return Err(Error::invalid("listen", rule));
+    }
+    TcpListener::bind(&addrs[..]).await.map_err(bad)
+}
+
+/// Looks at the free space of the data directory for ever.
+async fn watch_disk(dir: PathBuf, need_mib: u64, health: Arc<Health>) {
+    loop {
+        tokio::time::sleep(DISK_EVERY).await;
+        check_disk(&dir, need_mib, &health);
+    }
+}
+
+fn check_disk(dir: &Path, need_mib: u64, health: &Health) {
+    match local::free_bytes(dir) {
+        Ok(free) if free >= need_mib << 20 => health.clear(Cause::Disk),
+        Ok(free) => health.set(Cause::Disk, format!("disk full: {} MiB free, {need_mib} MiB needed", free >> 20)),
+        Err(e) => health.set(Cause::Disk, format!("free space cannot be read: {e}")),
+    }
 }

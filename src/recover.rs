@@ -147,13 +147,25 @@ pub async fn snapshot(store: &dyn Store, n: u64, named: &ObjectRef, root: &Root)
     Ok(snapshot)
 }
 
-/// The ledger state that a new reader starts from: right after the Cut of the last checkpoint, or genesis.
+/// The ledger state that a new reader starts from: right after the Cut of the last checkpoint, or else after the
+/// Format record.
 pub async fn start(log: &dyn Log, store: &dyn Store) -> Result<State> {
     let end = log.end(Partition::Ledger).await?;
     match last_checkpoint(log, end, |_| true).await? {
         Some(c) => state_at(log, store, c.seq + 1).await,
-        None => Ok(State::default()),
+        None => Ok(genesis(log).await?.state),
     }
+}
+
+/// A reader of the whole ledger, past its Format record so that it knows the layout.
+async fn genesis(log: &dyn Log) -> Result<Follower> {
+    let mut follower = Follower::new(log, State::default()).await?;
+    while follower.state.layout.is_none() {
+        if follower.next().await?.is_none() && log.end(Partition::Ledger).await? == 0 {
+            follower.state.layout()?; // says what to do
+        }
+    }
+    Ok(follower)
 }
 
 /// Opens the fold of a partition, and with an empty disk fills its bin state first.
@@ -171,12 +183,7 @@ pub async fn fold(parts: Parts, partition: PartitionId, source: Source) -> Resul
         _ => last_checkpoint(log, end, |_| true).await?,
     };
     let Some(c) = checkpoint else {
-        let mut follower = Follower::new(log, State::default()).await?;
-        while follower.state.layout.is_none() {
-            if follower.next().await?.is_none() && log.end(Partition::Ledger).await? == 0 {
-                follower.state.layout()?; // says what to do
-            }
-        }
+        let follower = genesis(log).await?;
         parts.state.reset(partition)?;
         parts.state.advance(partition, follower.state.next, false)?;
         return Fold::new(parts, partition, follower);

@@ -28,8 +28,8 @@
 //! room again, so the writer reopens the database before the next append; readers wait for that moment. While
 //! there is not even the room that recovery needs, appends answer `Unavailable` and nothing is written.
 //!
-//! Reads are done where they are polled: they are served by the page cache at some 100 MB per 30 ms, and a reader
-//! bounds each by its `max_bytes`.
+//! Reads are done where they are polled: from the page cache they give about 1 GB a second, decompression included,
+//! a fetch of 172 kB takes 0.1 ms, and a reader bounds each read by its `max_bytes`.
 
 mod medium;
 mod writer;

@@ -22,6 +22,8 @@
 //! 5. **End** is at least one past every record whose append was answered before the call, and one past every
 //!    record that this handle has read.
 //! 6. Bytes come back as they went in. What is at an offset never changes.
+//! 7. A read, a fetch or an end may be `Unavailable` for a while; the reader stands where it stood. It may also see
+//!    less than there is (a record may not be there *yet* for any time), but never anything else.
 //!
 //! Acting on a record is the reader's business: intake, compactor and operator commands take effect when their own
 //! reader passes a record, never when an append is answered.

@@ -50,6 +50,12 @@ impl LocalStore {
         Ok(LocalStore { disk: Arc::new(Disk::open(dir)?) })
     }
 
+    /// Opens the store of a stopped node to read what is durable in it. Nothing is changed, no lock is taken, and
+    /// whatever would write answers `Invalid`.
+    pub fn open_read_only(dir: &Path) -> Result<LocalStore> {
+        Ok(LocalStore { disk: Arc::new(Disk::open_read_only(dir)?) })
+    }
+
     /// Runs `work` where it may block.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> Result<T> + Send + 'static) -> Result<T> {
         let disk = self.disk.clone();

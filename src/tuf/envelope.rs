@@ -88,6 +88,18 @@ impl<'a> Envelope<'a> {
         Ok(Envelope { signed: file.signed.get().as_bytes(), signatures })
     }
 
+    /// True if `bytes`, the file that was opened, is laid out exactly as [`seal`] lays it out, given its signatures.
+    pub fn is_sealed_form(&self, bytes: &[u8]) -> bool {
+        let mut head = br#"{"signatures":["#.to_vec();
+        for (i, (id, signature)) in self.signatures.iter().enumerate() {
+            let (comma, signature) = (if i == 0 { "" } else { "," }, hex::encode(signature));
+            head.extend_from_slice(format!(r#"{comma}{{"keyid":"{id}","sig":"{signature}"}}"#).as_bytes());
+        }
+        head.extend_from_slice(br#"],"signed":"#);
+        let rest = bytes.strip_prefix(&head[..]).and_then(|rest| rest.strip_suffix(b"}"));
+        rest == Some(self.signed) && self.signatures.is_sorted_by(|a, b| a.0 < b.0)
+    }
+
     /// Checks that enough distinct keys of `role` have signed. Signatures of other keys do not count and do no harm.
     ///
     /// # Errors
@@ -144,6 +156,9 @@ mod tests {
         assert_eq!(envelope.signatures.len(), 3);
         assert!(envelope.signatures.is_sorted_by(|a, b| a.0 < b.0));
         assert_eq!(file, sealed(&signers(&[1, 2, 3])));
+        assert!(envelope.is_sealed_form(&file));
+        let spaced = [&file[..], b" "].concat();
+        assert!(!Envelope::open(&spaced).unwrap().is_sealed_form(&spaced));
         assert_eq!(seal(&[], |out| out.extend_from_slice(b"{}")), br#"{"signatures":[],"signed":{}}"#);
     }
 

@@ -68,6 +68,7 @@ async fn start(dir: &Path) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
         groups: 4,
         queue_bytes: 1 << 20,
         min_cut_interval_ms: 0,
+        health: Arc::default(),
     };
     (Engine::start(parts, state).await.unwrap(), log, store)
 }

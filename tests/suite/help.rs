@@ -16,6 +16,24 @@ pub fn scratch() -> TempDir {
     tempfile::Builder::new().prefix("suite-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("scratch folder")
 }
 
+/// Runs a future without a runtime, as commands may.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let (mut context, mut future) = (std::task::Context::from_waker(&waker), std::pin::pin!(future));
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(done) => return done,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
 /// The folder to work in, when this process is the other half of a test.
 pub fn child_dir() -> Option<std::path::PathBuf> {
     std::env::var_os(CHILD_DIR).map(Into::into)
@@ -28,9 +46,9 @@ pub fn child(test: &str, dir: &Path) -> Command {
     command
 }
 
-/// Runs `test` as a child on a file system of `megabytes` that only it can see. False when this machine does not
-/// let us mount one.
-pub fn child_on_small_disk(test: &str, megabytes: u32) -> bool {
+/// Runs `test` as a child on a file system of `megabytes` that only it can see. A machine that does not let us mount
+/// one fails the test: a full disk is not left untried in silence.
+pub fn child_on_small_disk(test: &str, megabytes: u32) {
     let dir = scratch();
     let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs '{}'", dir.path().display());
     for namespace in [&["--mount"][..], &["--user", "--map-root-user", "--mount"]] {
@@ -47,11 +65,10 @@ pub fn child_on_small_disk(test: &str, megabytes: u32) -> bool {
             let out = out.expect("unshare ran a moment ago");
             let text = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
             assert!(out.status.success() && text.contains("1 passed"), "{text}");
-            return true;
+            return;
         }
     }
-    eprintln!("not run: this machine does not let us mount a small file system");
-    false
+    panic!("this machine lets us mount no small file system (unshare --mount, as root or with --map-root-user)");
 }
 
 /// The bytes of a fixture. With `TUFLOG_WRITE_FIXTURES` set it is written first, which only a new format version may do.

@@ -1,9 +1,10 @@
 //! The contract of the log, clause by clause, run by every driver. A test's name is the clause it proves.
 //!
-//! A driver enters with a [`Bed`]. The clauses hold under faults too, so they never assume that an append is
+//! A driver enters with its [`Bed`]s. The clauses hold under faults too, so they never assume that an append is
 //! answered `Ok` or that a read sees all there is at once: see [`Bed::append`] and [`Bed::read_to`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,16 +30,19 @@ struct Bed {
     _dir: Option<TempDir>,
 }
 
-fn embedded() -> Bed {
+fn embedded() -> [Bed; 1] {
     let dir = scratch();
     let log = EmbeddedLog::open(dir.path(), Arc::new(ManualClock::new(TIME))).unwrap();
-    Bed { log, memory: None, _dir: Some(dir) }
+    [Bed { log, memory: None, _dir: Some(dir) }]
 }
 
-fn memory(faults: Faults) -> Bed {
-    let log = MemoryLog::new(fastrand::u64(..), faults);
-    log.set_time(TIME);
-    Bed { log: Arc::new(log.clone()), memory: Some(log), _dir: None }
+/// One for each seed.
+fn memory(seeds: Range<u64>, faults: Faults) -> impl Iterator<Item = Bed> {
+    seeds.map(move |seed| {
+        let log = MemoryLog::new(seed, faults);
+        log.set_time(TIME);
+        Bed { log: Arc::new(log.clone()), memory: Some(log), _dir: None }
+    })
 }
 
 /// What the beds' clocks say.
@@ -90,10 +94,12 @@ impl Bed {
 
     /// Everything in a partition, by a new reader.
     async fn all(&self, of: Partition) -> Vec<Record> {
-        match self.end(of).await {
-            0 => Vec::new(),
-            end => self.read_to(&mut *self.log.reader(of, 0), end - 1).await,
-        }
+        let end = match &self.memory {
+            // Here the end may lag behind what was never answered.
+            Some(memory) => memory.records(of).last().map_or(0, |record| record.offset + 1),
+            None => self.end(of).await,
+        };
+        if end == 0 { Vec::new() } else { self.read_to(&mut *self.log.reader(of, 0), end - 1).await }
     }
 }
 
@@ -137,7 +143,7 @@ async fn clause_1_appends_in_flight_together_get_an_offset_each(bed: Bed) {
     bed.settle();
     let there: BTreeMap<Offset, Bytes> = bed.all(P).await.into_iter().map(|r| (r.offset, r.payload)).collect();
     let ok: Vec<(Offset, u32)> = answers.iter().zip(0..).filter_map(|(a, i)| Some((*a.as_ref().ok()?, i))).collect();
-    assert_eq!(ok.iter().map(|(offset, _)| offset).collect::<std::collections::BTreeSet<_>>().len(), ok.len());
+    assert_eq!(ok.iter().map(|(offset, _)| offset).collect::<BTreeSet<_>>().len(), ok.len());
     assert!(ok.iter().all(|(offset, i)| there[offset][..] == payload(*i)));
     if bed.memory.is_none() {
         assert_eq!((ok.len(), there.len()), (2000, 2000));
@@ -228,7 +234,8 @@ async fn clause_3_a_reader_begins_at_the_first_record_at_or_after_its_place(bed:
     let mut beyond = bed.log.reader(P, end);
     assert_eq!(passing(beyond.read(ALL).await).unwrap_or_default(), []);
     let next = bed.append(P, "next").await;
-    assert_eq!(bed.read_to(&mut *beyond, next).await.last().unwrap().offset, next);
+    let seen = bed.read_to(&mut *beyond, next).await;
+    assert!(rising(&seen) && seen[0].offset >= end && seen.iter().any(|record| record.offset == next));
 }
 
 async fn clause_3_a_read_is_bounded_by_bytes_but_never_stands_still(bed: Bed) {
@@ -321,10 +328,10 @@ async fn clause_6_bytes_come_back_as_they_went_in_whatever_they_are(bed: Bed) {
 
 /// Every clause, for one driver.
 macro_rules! driver {
-    ($driver:ident, $bed:expr) => {
+    ($driver:ident, $beds:expr) => {
         mod $driver {
             use super::*;
-            clauses! { $bed;
+            clauses! { $beds;
                 clause_1_an_answered_append_is_read_by_every_reader_at_its_offset
                 clause_1_an_append_that_follows_an_answer_stands_behind_it
                 clause_1_appends_in_flight_together_get_an_offset_each
@@ -344,15 +351,17 @@ macro_rules! driver {
 }
 
 macro_rules! clauses {
-    ($bed:expr; $($clause:ident)*) => {$(
+    ($beds:expr; $($clause:ident)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $clause() {
-            tokio::time::timeout(PATIENCE, super::$clause($bed)).await.expect("it hangs");
+            for bed in $beds {
+                tokio::time::timeout(PATIENCE, super::$clause(bed)).await.expect("it hangs");
+            }
         }
     )*};
 }
 
 driver!(embedded, embedded());
-driver!(memory, memory(Faults::NONE));
-driver!(memory_with_gaps, memory(Faults { gap_percent: 50, ..Faults::NONE }));
-driver!(memory_with_faults, memory(Faults::MANY));
+driver!(memory, memory(0..1, Faults::NONE));
+driver!(memory_with_gaps, memory(0..5, Faults { gap_percent: 50, ..Faults::NONE }));
+driver!(memory_with_faults, memory(0..20, Faults::MANY));

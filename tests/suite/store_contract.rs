@@ -74,6 +74,21 @@ async fn clause_1_of_rival_creates_exactly_one_is_new_and_all_learn_its_bytes(be
     }
 }
 
+async fn clause_1_whoever_is_slow_to_write_learns_what_was_created_and_synced_meanwhile(bed: Bed) {
+    for round in 0..20u64 {
+        let name = metadata_name(round, "targets");
+        let (store, slow, large) = (bed.store.clone(), name.clone(), bytes(1, 8 << 20));
+        let slow = tokio::spawn(async move { store.create(&slow, large).await.unwrap() });
+        let fast = bed.other.create(&name, bytes(2, 10)).await.unwrap();
+        bed.other.sync(std::slice::from_ref(&name)).await.unwrap();
+        match (slow.await.unwrap(), fast) {
+            (Created::Other(there), Created::New) => assert_eq!(there, bytes(2, 10)),
+            (Created::New, Created::Other(there)) => assert_eq!(there.len(), 8 << 20),
+            (slow, fast) => panic!("slow: new is {}, fast: new is {}", slow == Created::New, fast == Created::New),
+        }
+    }
+}
+
 async fn clause_1_nobody_sees_a_part_of_an_object(bed: Bed) {
     let (store, done) = (bed.other.clone(), Arc::new(AtomicBool::new(false)));
     let names: Vec<String> = (0..40).map(|n| metadata_name(n, "bins-00")).collect();
@@ -208,6 +223,7 @@ macro_rules! driver {
             clauses! { $bed;
                 clause_1_an_object_is_created_once
                 clause_1_of_rival_creates_exactly_one_is_new_and_all_learn_its_bytes
+                clause_1_whoever_is_slow_to_write_learns_what_was_created_and_synced_meanwhile
                 clause_1_nobody_sees_a_part_of_an_object
                 clause_2_sync_takes_any_number_of_objects_whoever_made_them
                 clause_2_a_missing_object_cannot_be_synced

@@ -7,6 +7,9 @@
 //! that it has already with the first receipt: that is how an interrupted import resumes. A salt makes the ids new
 //! (`--again`).
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use sha2::{Digest, Sha256};
 
 use super::Item;
@@ -26,6 +29,8 @@ pub struct Chunk {
     pub len: usize,
     /// The changes as JSON, separated by commas.
     changes: Vec<u8>,
+    /// A hash of each path.
+    paths: HashSet<u64>,
 }
 
 impl Chunk {
@@ -34,6 +39,11 @@ impl Chunk {
         let basis = basis.map(|b| format!("\"basis\":{b},")).unwrap_or_default();
         let head = format!("{{\"id\":\"{}\",{basis}\"changes\":[", self.id);
         [head.as_bytes(), &self.changes, b"]}"].concat()
+    }
+
+    /// True if both (may) change a path: then their order matters.
+    pub fn meets(&self, other: &Chunk) -> bool {
+        !self.paths.is_disjoint(&other.paths)
     }
 }
 
@@ -46,9 +56,12 @@ pub struct Chunks<I> {
     max_changes: usize,
     salt: Option<String>,
     number: u64,
-    /// A change, as JSON, that did not fit into the batch before.
-    held: Option<Vec<u8>>,
+    /// A change that did not fit into the batch before.
+    held: Option<Line>,
 }
+
+/// A change as JSON, and the hash of its path.
+type Line = (Vec<u8>, u64);
 
 /// Cuts `items` into batches of at most `max_changes` changes (at least 1) and [`MAX_BYTES`].
 pub fn chunks<I>(items: I, max_changes: usize, salt: Option<String>) -> Chunks<I>
@@ -64,11 +77,11 @@ impl<I: Iterator<Item = Result<Item>>> Chunks<I> {
         let salt = self.salt.as_deref().unwrap_or_default();
         // The length keeps salt and changes apart.
         digest.update(format!("tuflog import {}:{salt}\n", salt.len()));
-        let (mut changes, mut len) = (Vec::new(), 0);
+        let (mut changes, mut len, mut paths) = (Vec::new(), 0, HashSet::new());
         while len < self.max_changes {
-            let Some(line) = self.next_line()? else { break };
+            let Some((line, path)) = self.next_line()? else { break };
             if len > 0 && changes.len() + line.len() > MAX_BYTES {
-                self.held = Some(line);
+                self.held = Some((line, path));
                 break;
             }
             if len > 0 {
@@ -77,6 +90,7 @@ impl<I: Iterator<Item = Result<Item>>> Chunks<I> {
             digest.update(&line);
             digest.update(b"\n");
             changes.extend_from_slice(&line);
+            paths.insert(path);
             len += 1;
         }
         if len == 0 {
@@ -84,15 +98,19 @@ impl<I: Iterator<Item = Result<Item>>> Chunks<I> {
         }
         self.number += 1;
         let hex = hex::encode(digest.finalize());
-        Ok(Some(Chunk { id: format!("import-{}-{}", &hex[..24], self.number), number: self.number, len, changes }))
+        let id = format!("import-{}-{}", &hex[..24], self.number);
+        Ok(Some(Chunk { id, number: self.number, len, changes, paths }))
     }
 
-    fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
+    fn next_line(&mut self) -> Result<Option<Line>> {
         if let Some(line) = self.held.take() {
             return Ok(Some(line));
         }
         let Some(item) = self.items.as_mut().and_then(Iterator::next).transpose()? else { return Ok(None) };
-        serde_json::to_vec(&item).map(Some).map_err(|e| Error::invalid(item.path(), e.to_string()))
+        let mut hasher = DefaultHasher::new();
+        item.path().hash(&mut hasher);
+        let line = serde_json::to_vec(&item).map_err(|e| Error::invalid(item.path(), e.to_string()))?;
+        Ok(Some((line, hasher.finish())))
     }
 }
 

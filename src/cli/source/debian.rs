@@ -25,6 +25,7 @@ impl Seen {
         while let Some(stanza) = Stanza::read(lines)? {
             let item = stanza.item().map_err(|message| stanza.error(lines, message))?;
             if self.is_change(&item) {
+                lines.item = Some(stanza.line);
                 return Ok(Some(item));
             }
         }

@@ -79,7 +79,7 @@ impl Input {
             (self.name.as_str(), Box::new(file))
         };
         let reader = decoder(Counting { raw, progress }).map_err(|e| error_at(name, e.to_string()))?;
-        Ok(Lines { reader, name: name.to_owned(), buffer: Vec::new(), number: 0 })
+        Ok(Lines { reader, name: name.to_owned(), buffer: Vec::new(), number: 0, item: None })
     }
 }
 
@@ -142,13 +142,15 @@ pub(super) struct Lines {
     name: String,
     buffer: Vec<u8>,
     number: u64,
+    /// The line that the last change began in, if not the last line.
+    pub item: Option<u64>,
 }
 
 impl Lines {
     #[cfg(test)]
     pub fn of(bytes: &[u8]) -> Lines {
         let reader = decoder(Cursor::new(bytes.to_vec())).expect("memory can be read");
-        Lines { reader, name: "test".into(), buffer: Vec::new(), number: 0 }
+        Lines { reader, name: "test".into(), buffer: Vec::new(), number: 0, item: None }
     }
 
     /// The next line without its end (`\n` or `\r\n`), and without a byte order mark; `None` at the end.
@@ -180,6 +182,11 @@ impl Lines {
     /// The number of the line read last, from 1.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Where the last change began.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.name, self.item.unwrap_or(self.number))
     }
 
     /// A failure in the line read last.

@@ -160,6 +160,14 @@ impl Source {
         self.progress.clone()
     }
 
+    /// Where the last change stands, as `file:line`; empty where its path says it.
+    pub fn place(&self) -> String {
+        match &self.current {
+            Some(Reader::Text(lines)) => lines.place(),
+            _ => String::new(),
+        }
+    }
+
     fn read(&mut self) -> Result<Option<Item>> {
         loop {
             if self.current.is_none() {

@@ -229,6 +229,17 @@ fn the_same_changes_give_the_same_ids_and_a_salt_gives_new_ones() {
 }
 
 #[test]
+fn chunks_meet_where_they_change_the_same_path() {
+    let remove = |path: &str| Item::Remove { path: path.into() };
+    let items = [add("a", 1, HASH), add("b", 1, HASH), remove("c"), remove("b"), add("d", 1, HASH), remove("a")];
+    let chunks = chunks_of(&items, 2, None);
+    assert_eq!(
+        (chunks[0].meets(&chunks[1]), chunks[1].meets(&chunks[2]), chunks[2].meets(&chunks[0])),
+        (true, false, true)
+    );
+}
+
+#[test]
 fn a_chunk_ends_before_it_is_too_large_and_at_an_error() {
     let big = |i: usize| Item::Remove { path: format!("{i}{}", "x".repeat(MAX_LINE)) };
     let items: Vec<Item> = (0..20).map(big).collect();

@@ -66,7 +66,6 @@ impl Queue {
     /// Refuses further appends. The writer ends once it has written what is there.
     pub fn close(&self) {
         self.state().closed = true;
-        self.room.close();
         self.arrived.notify_one();
     }
 

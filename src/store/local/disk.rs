@@ -33,8 +33,8 @@ pub(super) struct Disk {
     temporaries: AtomicU64,
     /// Set by the first sync that failed.
     failed: OnceLock<Error>,
-    /// Shared lock: nobody may clean up.
-    _open: File,
+    /// Shared lock: nobody may clean up. `None` in a store that was opened to read: that has only what is in place.
+    open: Option<File>,
 }
 
 impl Disk {
@@ -50,15 +50,33 @@ impl Disk {
             }
         }
         retry_on_intr(|| flock(&open, FlockOperation::LockShared)).map_err(|e| usable(e.into()))?;
-        let disk = Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), _open: open };
-        disk.sync_dir(root)?;
-        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.sync_dir(parent)?;
-        }
+        let disk =
+            Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), open: Some(open) };
+        // The folder itself; and a pointer that a killed process had moved but not synced.
+        let mut dirs: Vec<&Path> = vec![root];
+        dirs.extend(root.parent().filter(|parent| !parent.as_os_str().is_empty()));
+        let place = disk.place(POINTER);
+        dirs.extend(place.parent().filter(|dir| dir.exists()));
+        disk.sync_dirs(&disk.open_dirs(dirs)?)?;
         Ok(disk)
     }
 
+    pub fn open_read_only(root: &Path) -> Result<Disk> {
+        if !root.is_dir() {
+            return Err(Error::invalid("data", format!("cannot read the store in {}: there is none", root.display())));
+        }
+        Ok(Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), open: None })
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.open {
+            Some(_) => Ok(()),
+            None => Err(Error::invalid("store", "was opened to read only")),
+        }
+    }
+
     pub fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
+        self.check_writable()?;
         self.check(name)?;
         if name == POINTER {
             return Err(Error::invalid("name", format!("{POINTER} is the pointer: it is swapped, not created")));
@@ -95,16 +113,16 @@ impl Disk {
     }
 
     pub fn sync(&self, names: &[String]) -> Result<()> {
+        self.check_writable()?;
         names.iter().try_for_each(|name| self.check(name))?;
         self.sync_bytes(names)?;
         let mut dirs = BTreeSet::new();
         for name in names {
             let place = self.place(name);
             self.put_in_place(name, &place)?;
-            // Every folder on the way: another process may have made it and not synced it.
-            dirs.extend(place.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root)).map(Path::to_owned));
+            dirs.extend(self.folders(&place).map(Path::to_owned));
         }
-        dirs.iter().try_for_each(|dir| self.sync_dir(dir))
+        self.sync_dirs(&self.open_dirs(dirs.iter().map(PathBuf::as_path))?)
     }
 
     /// Makes the bytes of all the objects durable, wherever they are.
@@ -117,9 +135,8 @@ impl Disk {
             }
         }
         if names.len() >= SYNCFS_FROM {
-            return File::open(&self.root)
-                .and_then(|root| syncfs(root).map_err(io::Error::from))
-                .map_err(|e| self.fail(&e, "cannot sync the store's file system"));
+            let root = File::open(&self.root).map_err(|e| problem(&e, "cannot open the store's folder"))?;
+            return syncfs(root).map_err(|e| self.fail(&e.into(), "cannot sync the store's file system"));
         }
         files.iter().try_for_each(|(name, file)| {
             file.sync_all().map_err(|e| self.fail(&e, &format!("cannot sync object {name}")))
@@ -167,7 +184,8 @@ impl Disk {
 
     /// In place first; there once more, since it may move while it is looked for.
     fn open_object(&self, name: &str) -> io::Result<Option<File>> {
-        for path in [self.place(name), self.unsynced(name), self.place(name)] {
+        let places = [self.place(name), self.unsynced(name), self.place(name)];
+        for path in places.into_iter().take(if self.open.is_some() { 3 } else { 1 }) {
             if let Some(file) = open(&path)? {
                 return Ok(Some(file));
             }
@@ -176,6 +194,7 @@ impl Disk {
     }
 
     pub fn swap_pointer(&self, old: Option<&Bytes>, new: &Bytes) -> Result<bool> {
+        self.check_writable()?;
         if let Some(e) = self.failed.get() {
             return Err(e.clone());
         }
@@ -190,18 +209,16 @@ impl Disk {
         file.write_all(new).map_err(failed)?;
         file.sync_all().map_err(|e| self.fail(&e, "cannot sync the pointer"))?;
         make_parents(&place).map_err(failed)?;
+        let dirs = self.open_dirs(self.folders(&place))?; // before the rename: behind it, nothing may fail but the sync
         fs::rename(&temporary.0, &place).map_err(failed)?;
-        place
-            .ancestors()
-            .skip(1)
-            .take_while(|dir| dir.starts_with(&self.root))
-            .try_for_each(|dir| self.sync_dir(dir))?;
+        self.sync_dirs(&dirs)?;
         Ok(true)
     }
 
     pub fn list(&self, prefix: &str) -> Result<Vec<String>> {
         let mut names = BTreeSet::new();
-        for base in [self.root.join(UNSYNCED), self.root.clone()] {
+        let bases = [self.root.join(UNSYNCED), self.root.clone()]; // objects move from the first to the second
+        for base in bases.into_iter().skip(if self.open.is_some() { 0 } else { 1 }) {
             walk(&base, "", prefix, &mut names).map_err(|e| problem(&e, "cannot list the store"))?;
         }
         names.remove(POINTER);
@@ -239,9 +256,19 @@ impl Disk {
         }
     }
 
-    fn sync_dir(&self, dir: &Path) -> Result<()> {
-        let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|e| self.fail(&e, &format!("cannot sync the folder {}", dir.display())))
+    /// Every folder on the way to an object: another process may have made one and not synced it.
+    fn folders<'a>(&'a self, place: &'a Path) -> impl Iterator<Item = &'a Path> {
+        place.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root))
+    }
+
+    fn open_dirs<'a>(&self, dirs: impl IntoIterator<Item = &'a Path>) -> Result<Vec<File>> {
+        let open =
+            |dir| File::open(dir).map_err(|e| problem(&e, &format!("cannot open the folder {}", Path::display(dir))));
+        dirs.into_iter().map(open).collect()
+    }
+
+    fn sync_dirs(&self, dirs: &[File]) -> Result<()> {
+        dirs.iter().try_for_each(|dir| dir.sync_all().map_err(|e| self.fail(&e, "cannot sync a folder of the store")))
     }
 
     /// A sync failed: whatever a later one says cannot be believed.

@@ -1,0 +1,131 @@
+//! Commits: what they name is gathered, then decoded and applied to the replayed bins, the partitions side by side.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use tempfile::TempDir;
+
+use super::objects::Listed;
+use super::replay::{Replay, Step};
+use super::report::Finding;
+use super::segments::{self, Gathered, Segments};
+use crate::bins::{Bin, Layout, PartitionId};
+use crate::error::Error;
+use crate::fold::state::{self, Durability};
+use crate::ledger::Outcome;
+use crate::ledger::record::Commit;
+use crate::log::Offset;
+
+/// How many bytes of segments are decoded and applied together.
+const RUN_BYTES: usize = 16 << 20;
+
+/// The bins as replayed, once the layout is known.
+pub(super) struct Bins {
+    pub layout: Layout,
+    pub state: Arc<state::State>,
+    /// By partition, what changed since the last cut.
+    pub dirty: Vec<BTreeSet<Bin>>,
+    /// By bin, the version in the last cut's snapshot; 0 before cut 1.
+    pub versions: Vec<u64>,
+    /// By bin, how many targets it had when it was rebuilt last.
+    pub counts: Vec<u64>,
+    pub listed: Listed,
+    segments: Vec<Segments>,
+    _scratch: TempDir,
+}
+
+impl Replay<'_> {
+    /// Makes room for the bins, once the layout is known.
+    pub(super) fn open_bins(&mut self) -> Step {
+        let layout = self.state.layout()?;
+        let no_room = |e: std::io::Error| Error::unavailable(format!("no temporary directory for the audit: {e}"));
+        let mut builder = tempfile::Builder::new();
+        let prefix = builder.prefix("tuflog-audit-");
+        let scratch = match &self.options.scratch {
+            Some(dir) => prefix.tempdir_in(dir),
+            None => prefix.tempdir(),
+        };
+        let scratch = scratch.map_err(no_room)?;
+        let opened = state::State::open_with(state::options(), scratch.path(), layout, Durability::Flushes)?;
+        let (bins, partitions) = (layout.bins() as usize, usize::from(layout.partitions()));
+        self.bins = Some(Bins {
+            layout,
+            state: Arc::new(opened),
+            dirty: vec![BTreeSet::new(); partitions],
+            versions: vec![0; bins],
+            counts: vec![0; bins],
+            listed: Listed::new(std::mem::take(&mut self.names), layout),
+            segments: (0..layout.partitions()).map(|p| Segments::new(&*self.log, p)).collect(),
+            _scratch: scratch,
+        });
+        Ok(())
+    }
+
+    /// What is known once there is a Format record, which the ledger state demands to be the first.
+    pub(super) fn bins(&mut self) -> Step<&mut Bins> {
+        self.bins.as_mut().ok_or_else(|| Error::corrupt("the ledger begins without a Format record").into())
+    }
+
+    /// Gathers a Commit with its segments.
+    pub(super) async fn commit(&mut self, seq: Offset, commit: Commit, outcomes: Vec<Outcome>) -> Step {
+        self.report.commits += 1;
+        for outcome in &outcomes {
+            *match outcome {
+                Outcome::Valid => &mut self.report.batches_valid,
+                Outcome::Duplicate { .. } => &mut self.report.batches_duplicate,
+                Outcome::Conflict { .. } => &mut self.report.batches_conflict,
+                Outcome::Void => &mut self.report.batches_void,
+            } += 1;
+        }
+        if let Err(finding) = segments::check_commit(seq, &commit, &outcomes) {
+            self.find(finding)?;
+        }
+        let counting = commit.batches.iter().zip(&outcomes).filter(|(_, o)| **o != Outcome::Void);
+        let touched: BTreeSet<PartitionId> = counting.flat_map(|(b, _)| b.parts.iter().map(|(p, _)| *p)).collect();
+        let mut found = Vec::new();
+        for named in commit.segments.iter().filter(|s| touched.contains(&s.partition)) {
+            let log = self.log.clone();
+            match self.bins()?.segments[usize::from(named.partition)].at(&*log, named.offset).await? {
+                Some(bytes) => {
+                    self.run_bytes += bytes.len();
+                    found.push((named.clone(), bytes));
+                }
+                None => {
+                    let what = format!("Commit {seq} names it, with sha256 {}", hex::encode(named.digest));
+                    return Err(self.lost(Finding::missing(segments::place(named), what)));
+                }
+            }
+        }
+        self.run.push(Gathered { seq, commit, outcomes, segments: found });
+        if self.run_bytes >= RUN_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// Decodes and applies what was gathered, the partitions side by side.
+    pub(super) async fn flush(&mut self) -> Step {
+        let run = Arc::new(std::mem::take(&mut self.run));
+        self.run_bytes = 0;
+        let touched: BTreeSet<PartitionId> =
+            run.iter().flat_map(|g| g.segments.iter().map(|(s, _)| s.partition)).collect();
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let (pool, parallel) = (self.options.pool.clone(), self.options.parallel.max(1));
+        let bins = self.bins()?;
+        let work = touched.iter().map(|p| {
+            let (p, run, state) = (*p, run.clone(), bins.state.clone());
+            let dirty = std::mem::take(&mut bins.dirty[usize::from(p)]);
+            pool.run(move || segments::apply(&state, p, &run, dirty))
+        });
+        let work: Vec<_> = work.collect();
+        let applied: Vec<_> = stream::iter(work).buffered(parallel).collect().await;
+        for (p, applied) in touched.into_iter().zip(applied) {
+            let applied = applied?.map_err(|finding| self.lost(finding))?;
+            self.report.segments += applied.segments;
+            self.report.changes += applied.changes;
+            self.report.batch_digests += applied.digests;
+            self.bins()?.dirty[usize::from(p)] = applied.dirty;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! The audit: replays the ledger from genesis into fresh state, rebuilds everything that was published from it, and
+//! compares bytes. The only reader that needs the ledger from its first record, and the only one that trusts nothing.
+//!
+//! It holds no private key: what is signed is rendered without signing, and signatures are verified with the public
+//! keys of the roots that the ledger itself brings. It owns no invariant and writes nothing but a temporary directory;
+//! it shares the project's rules (the ledger's state, bin state, rendering) and none of its control flow, so a fold or
+//! compactor that goes astray is found, not followed.
+//!
+//! ```text
+//!   ledger ─► every record: decodes, canonical, lawful        replay.rs
+//!     Commit ─► segments: there, digest, content ─► bin state     commits.rs, segments.rs
+//!     Cut n  ─► rebuild dirty ∪ due ∪ all bins, targets, snapshot, ledger state ─► compare, verify    cut.rs, objects.rs
+//!     Checkpoint n ─► what it says, every fold report of n        folds.rs
+//!     Checkpoint, Renew ─► timestamp.json, once its version is reached    pointer.rs
+//!   end ─► everything in the store is accounted for
+//! ```
+//!
+//! # What is verified
+//!
+//! - Each ledger record is canonical JSON of a known kind. What no node appends is a finding, even where the rules make
+//!   it void: a Cut before the Checkpoint it follows, a Checkpoint without its Cut, a root or settings that cannot take
+//!   effect. Void repeats, late rivals and void batches are legal.
+//! - Each root is signed by its own threshold and its predecessor's, and stored with the same bytes.
+//! - The segments of every batch that is not void are there, with the digest, place and number of changes that the
+//!   Commit says, and their content passes validation.
+//! - Every bin, targets.json and snapshot that a cut makes is stored, laid out as tuflog does it, its signed part equal
+//!   to what is rebuilt, with enough signatures, all of them good; no other version exists. State and ids objects,
+//!   Checkpoints and fold reports (bins, lengths, digests, offsets, removals that found nothing) are equal to what is
+//!   rebuilt.
+//! - timestamp.json is the one that the ledger says, or an earlier one that a node which was killed may leave: a note.
+//! - Nothing else is in the store. Objects of a last cut without Checkpoint may be missing, but not differ.
+//!
+//! # What is not
+//!
+//! - The content digest of a batch with changes in several partitions: the order in which they stood in the batch is
+//!   kept nowhere. Its changes are still bound by the digests of its segments; what cannot be seen is a verdict
+//!   (duplicate, conflict) that rests on a digest which an intake has made up.
+//! - That the end of the ledger is there, beyond what the store shows: records lost behind the last Checkpoint that the
+//!   pointer or an object speaks of leave no trace.
+//! - Times of Cuts and Renews, which are what a node's clock said; timestamp.json before the present one, and roots,
+//!   bins and snapshots that expired since: expiry is rebuilt, not judged.
+//! - Segments that no Commit names, and those of void batches alone.
+//!
+//! A log or store that cannot be read is an error, and `Unsupported` what a newer tuflog wrote; everything else that is
+//! wrong is a finding. Memory follows the number of objects and cuts (some 100 bytes each), never that of targets.
+//! Meant for a node at rest; on a running one, what is published meanwhile is not looked at.
+
+mod commits;
+mod cut;
+mod folds;
+mod objects;
+mod pointer;
+mod replay;
+mod report;
+mod segments;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::log::embedded::EmbeddedLog;
+use crate::log::{Log, Offset};
+use crate::pool::Pool;
+use crate::store::Store;
+use crate::store::local::LocalStore;
+
+pub use report::{Finding, Kind, Report, Value};
+
+/// How an audit is done.
+#[derive(Clone)]
+pub struct Options {
+    /// Where decoding, rebuilding and verifying run.
+    pub pool: Pool,
+    /// How many bins are rebuilt and compared at a time; each takes about three times its size.
+    pub parallel: usize,
+    /// After how many findings to stop; at least 1.
+    pub max_findings: usize,
+    /// Where to put the temporary directory; the system's place if `None`. It grows to about the size of all targets.
+    pub scratch: Option<PathBuf>,
+}
+
+impl Default for Options {
+    /// Everything in the calling task, up to the first finding.
+    fn default() -> Options {
+        Options { pool: Pool::Inline, parallel: 1, max_findings: 1, scratch: None }
+    }
+}
+
+impl Options {
+    /// With so many threads, under a tokio runtime.
+    pub fn threads(threads: usize) -> Options {
+        Options { pool: Pool::threads(threads), parallel: 2 * threads.max(1), ..Options::default() }
+    }
+}
+
+/// How far an audit is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Ledger records up to here are done.
+    pub seq: Offset,
+    /// Where the ledger ended when the audit began.
+    pub end: Offset,
+    /// Cuts rebuilt.
+    pub cuts: u64,
+    /// Objects compared.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Audits a log and a store. See the module for what that covers.
+///
+/// # Errors
+/// What log and store answer when they cannot be read; `Unsupported` for what a newer tuflog wrote; `Invalid` if the
+/// ledger is empty; `Unavailable` if there is no room for the temporary directory. A finding is no error.
+pub async fn run(
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    options: Options,
+    progress: impl FnMut(&Progress) + Send,
+) -> Result<Report> {
+    replay::run(log, store, options, Box::new(progress)).await
+}
+
+/// Audits the data directory of a stopped node, whose lock the caller holds. Nothing in it is changed.
+///
+/// # Errors
+/// As [`run`], and `Invalid` if there is no log or store.
+pub async fn run_data_dir(dir: &Path, options: Options, progress: impl FnMut(&Progress) + Send) -> Result<Report> {
+    if !dir.is_dir() {
+        return Err(Error::invalid("data", format!("{} is no directory", dir.display())));
+    }
+    let log = EmbeddedLog::open_read_only(&dir.join("log"))?;
+    let store = LocalStore::open_read_only(&dir.join("store"))?;
+    run(log, Arc::new(store), options, progress).await
+}

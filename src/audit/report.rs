@@ -1,0 +1,274 @@
+//! What an audit says: figures, notes and findings, for people and as JSON.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bins::sha256;
+
+/// How much of a text is shown before and after the place where it differs, in bytes.
+const EXCERPT_BEFORE: usize = 24;
+const EXCERPT_AFTER: usize = 56;
+
+/// What is wrong with an object or a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// It should be there and is not.
+    Missing,
+    /// It is there and is not what it should be.
+    Altered,
+    /// It is there and should not be.
+    Unexpected,
+}
+
+/// One side of a difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Value {
+    /// The version it says it has, where it says one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// In bytes; of the signed part where only that can be rebuilt.
+    pub length: u64,
+    /// In lower hex, of the same bytes.
+    pub sha256: String,
+    /// What stands around the first difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excerpt: Option<String>,
+}
+
+impl Value {
+    /// The figures of some bytes.
+    pub fn of(bytes: &[u8]) -> Value {
+        Value {
+            version: version_of(bytes),
+            length: bytes.len() as u64,
+            sha256: hex::encode(sha256(bytes)),
+            excerpt: None,
+        }
+    }
+
+    /// The figures as somebody states them.
+    pub fn stated(version: Option<u64>, length: u64, sha256: &[u8; 32]) -> Value {
+        Value { version, length, sha256: hex::encode(sha256), excerpt: None }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(version) = self.version {
+            write!(f, "version {version}, ")?;
+        }
+        write!(f, "{} bytes, sha256 {}", self.length, self.sha256)?;
+        match &self.excerpt {
+            Some(excerpt) => write!(f, ", …{excerpt}…"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An object or record that is not what the ledger says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What is wrong.
+    pub kind: Kind,
+    /// The object's name, or the record's place such as `ledger seq 12`.
+    pub place: String,
+    /// What it is, and why it should be otherwise.
+    pub message: String,
+    /// What it should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Value>,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Value>,
+    /// The first byte that differs, counted from 0 in the bytes that both sides describe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differs_at: Option<u64>,
+}
+
+impl Finding {
+    /// A finding without values.
+    pub fn new(kind: Kind, place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
+        let (place, message) = (place.into(), message.into());
+        Box::new(Finding { kind, place, message, expected: None, found: None, differs_at: None })
+    }
+
+    /// Something that should be there.
+    pub fn missing(place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
+        Finding::new(Kind::Missing, place, message)
+    }
+
+    /// Something that should be otherwise.
+    pub fn altered(place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
+        Finding::new(Kind::Altered, place, message)
+    }
+
+    /// Something that should not be there.
+    pub fn unexpected(place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
+        Finding::new(Kind::Unexpected, place, message)
+    }
+
+    /// Bytes that should be others: both values, with the first difference.
+    pub fn differs(
+        place: impl Into<String>,
+        message: impl Into<String>,
+        expected: &[u8],
+        found: &[u8],
+    ) -> Box<Finding> {
+        let common = expected.iter().zip(found).take_while(|(a, b)| a == b).count();
+        let side = |bytes: &[u8]| Value { excerpt: Some(excerpt(bytes, common)), ..Value::of(bytes) };
+        let mut finding = Finding::altered(place, message);
+        (finding.expected, finding.found) = (Some(side(expected)), Some(side(found)));
+        finding.differs_at = Some(common as u64);
+        finding
+    }
+
+    /// With what was expected and what was found.
+    pub fn values(mut self: Box<Self>, expected: Option<Value>, found: Option<Value>) -> Box<Finding> {
+        (self.expected, self.found) = (expected, found);
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Missing => "is missing",
+            Kind::Altered => "is altered",
+            Kind::Unexpected => "is unexpected",
+        };
+        write!(f, "{} {kind}: {}", self.place, self.message)?;
+        if let Some(at) = self.differs_at {
+            write!(f, "\n  differs    from byte {at} on")?;
+        }
+        if let Some(expected) = &self.expected {
+            write!(f, "\n  expected   {expected}")?;
+        }
+        match &self.found {
+            Some(found) => write!(f, "\n  found      {found}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The result of an audit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Ledger records read.
+    pub records: u64,
+    /// Commits among them.
+    pub commits: u64,
+    /// Batches that apply.
+    pub batches_valid: u64,
+    /// Batches that were there before.
+    pub batches_duplicate: u64,
+    /// Batches whose id stands for other content.
+    pub batches_conflict: u64,
+    /// Batches that came too late or were malformed.
+    pub batches_void: u64,
+    /// Valid batches whose content digest was computed again; that of a batch in several partitions cannot be.
+    pub batch_digests: u64,
+    /// Segments that a Commit names, read and decoded.
+    pub segments: u64,
+    /// Changes of the valid batches.
+    pub changes: u64,
+    /// Targets at the last cut.
+    pub targets: u64,
+    /// Valid Cuts.
+    pub cuts: u64,
+    /// Valid Checkpoints.
+    pub checkpoints: u64,
+    /// Valid Renews.
+    pub renews: u64,
+    /// Versions of root.
+    pub roots: u64,
+    /// Records of topic `folds` compared.
+    pub reports: u64,
+    /// Stored objects compared, the pointer too.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Signatures verified.
+    pub signatures: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// True if every record and object was looked at; false if the audit stopped at a finding.
+    pub complete: bool,
+    /// What is legal and worth knowing.
+    pub notes: Vec<String>,
+    /// What is wrong, in the order of the ledger.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// True if everything was looked at and nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.complete && self.findings.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let r = self;
+        let verdict = match (r.findings.len(), r.complete) {
+            (0, true) => "clean: every stored byte follows from the ledger".to_owned(),
+            (0, false) => "not finished".to_owned(),
+            (n, true) => format!("{n} finding{}", if n == 1 { "" } else { "s" }),
+            (n, false) => format!("{n} finding{}; stopped there", if n == 1 { "" } else { "s" }),
+        };
+        let mb = r.bytes as f64 / 1e6;
+        writeln!(f, "ledger     {} records, {} cuts, {} renewals, {} roots", r.records, r.cuts, r.renews, r.roots)?;
+        writeln!(
+            f,
+            "batches    {} valid, {} duplicate, {} conflict, {} void in {} commits and {} segments",
+            r.batches_valid, r.batches_duplicate, r.batches_conflict, r.batches_void, r.commits, r.segments
+        )?;
+        writeln!(f, "targets    {} now, after {} changes", r.targets, r.changes)?;
+        writeln!(
+            f,
+            "objects    {} rebuilt and compared ({mb:.1} MB), {} signatures verified, {} checkpoints, {} fold reports",
+            r.objects, r.signatures, r.checkpoints, r.reports
+        )?;
+        r.notes.iter().try_for_each(|note| writeln!(f, "note       {note}"))?;
+        r.findings.iter().try_for_each(|finding| writeln!(f, "finding    {finding}"))?;
+        write!(f, "audit      {verdict}, in {:.1} s", r.seconds)
+    }
+}
+
+/// The version in the tail of a signed part.
+fn version_of(bytes: &[u8]) -> Option<u64> {
+    const KEY: &[u8] = b"\"version\":";
+    let end = bytes.iter().rposition(|b| b.is_ascii_digit())? + 1;
+    let start = bytes[..end].iter().rposition(|b| !b.is_ascii_digit())? + 1;
+    let is_version = bytes[..start].ends_with(KEY) && bytes[end..].iter().all(|b| *b == b'}');
+    is_version.then(|| std::str::from_utf8(&bytes[start..end]).ok()?.parse().ok()).flatten()
+}
+
+/// What stands around byte `at`, fit for a terminal.
+fn excerpt(bytes: &[u8], at: usize) -> String {
+    let range = at.saturating_sub(EXCERPT_BEFORE)..bytes.len().min(at + EXCERPT_AFTER);
+    let text = String::from_utf8_lossy(bytes.get(range).unwrap_or_default()).into_owned();
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_shows_both_sides_around_its_first_place() {
+        let (a, b) = (br#"{"expires":"2026","version":3}"#, br#"{"expires":"2027","version":12}"#);
+        let f = Finding::differs("metadata/3.x.json", "why", a, b);
+        assert_eq!(f.differs_at, Some(15));
+        assert_eq!((f.expected.as_ref().unwrap().version, f.found.as_ref().unwrap().version), (Some(3), Some(12)));
+        let text = f.to_string();
+        assert!(text.starts_with("metadata/3.x.json is altered: why\n  differs    from byte 15 on\n  expected   version 3, 30 bytes, sha256 "), "{text}");
+        assert!(text.ends_with(r#", …{"expires":"2027","version":12}…"#), "{text}");
+        assert_eq!(excerpt(b"a\x1b[31m\xff", 0), "a·[31m\u{fffd}");
+        assert_eq!(excerpt(b"abc", 3), "abc");
+        for other in [&b""[..], b"7", b"\"version\":x}", b"{\"version\":7}x"] {
+            assert_eq!(version_of(other), None);
+        }
+    }
+}

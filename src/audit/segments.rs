@@ -1,0 +1,210 @@
+//! The segments that a Commit names: found, checked against it, decoded, and applied to the rebuilt bins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::report::{Finding, Value};
+use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
+use crate::change::{Change, MAX_BATCH_CHANGES, check_id};
+use crate::error::Result;
+use crate::fold::state::{self, BatchChanges};
+use crate::ledger::Outcome;
+use crate::ledger::record::{Commit, SegmentRef};
+use crate::ledger::segment::Segment;
+use crate::log::{Log, Offset, Partition, Reader};
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 1 << 20;
+/// How much of what no Commit has named yet is kept, in bytes; the rest is fetched again if it is named.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// Reads one partition of `changes` forward, and keeps a bounded part of what it has passed.
+pub struct Segments {
+    partition: Partition,
+    reader: Box<dyn Reader>,
+    next: Offset,
+    kept: BTreeMap<Offset, Bytes>,
+    bytes: usize,
+}
+
+impl Segments {
+    /// Reads from the first record on.
+    pub fn new(log: &dyn Log, partition: PartitionId) -> Segments {
+        let partition = Partition::Changes(partition);
+        Segments { partition, reader: log.reader(partition, 0), next: 0, kept: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// The record at an offset, if there is one.
+    pub async fn at(&mut self, log: &dyn Log, offset: Offset) -> Result<Option<Bytes>> {
+        while self.next <= offset {
+            let records = self.reader.read(READ_BYTES).await?;
+            if records.is_empty() {
+                break;
+            }
+            for r in records {
+                self.next = r.offset + 1;
+                self.bytes += r.payload.len();
+                self.kept.insert(r.offset, r.payload);
+            }
+            while self.bytes > KEPT_BYTES {
+                let Some(oldest) = self.kept.keys().copied().find(|o| *o != offset) else { break };
+                self.bytes -= self.kept.remove(&oldest).map_or(0, |b| b.len());
+            }
+        }
+        match self.kept.remove(&offset) {
+            Some(payload) => {
+                self.bytes -= payload.len();
+                Ok(Some(payload))
+            }
+            None => Ok(log.fetch(self.partition, offset).await?.map(|r| r.payload)),
+        }
+    }
+}
+
+/// A Commit with its segments, still to be applied.
+pub struct Gathered {
+    /// Its position.
+    pub seq: Offset,
+    /// What it says.
+    pub commit: Commit,
+    /// What became of its batches.
+    pub outcomes: Vec<Outcome>,
+    /// The segments it names, of the partitions in which a batch that is not void has changes.
+    pub segments: Vec<(SegmentRef, Bytes)>,
+}
+
+/// What applying a run of Commits in one partition came to.
+#[derive(Default)]
+pub struct Applied {
+    /// Segments decoded.
+    pub segments: u64,
+    /// Changes applied.
+    pub changes: u64,
+    /// Batch digests that were computed again.
+    pub digests: u64,
+    /// The bins that changed since the last cut.
+    pub dirty: BTreeSet<Bin>,
+}
+
+/// The place of a segment, for a finding.
+pub fn place(segment: &SegmentRef) -> String {
+    format!("segment {} of partition {}", segment.offset, segment.partition)
+}
+
+/// Checks what a Commit says by itself, where a batch counts.
+pub fn check_commit(seq: Offset, commit: &Commit, outcomes: &[Outcome]) -> std::result::Result<(), Box<Finding>> {
+    let wrong = |what: String| Finding::altered(format!("ledger seq {seq}"), format!("Commit that {what}"));
+    for (batch, _) in commit.batches.iter().zip(outcomes).filter(|(_, o)| **o != Outcome::Void) {
+        check_id(&batch.id).map_err(|e| wrong(format!("names a batch that no intake lets through: {e}")))?;
+        let count: u64 = batch.parts.iter().map(|(_, n)| u64::from(*n)).sum();
+        if count > MAX_BATCH_CHANGES as u64 {
+            return Err(wrong(format!("gives batch {:?} {count} changes; the limit is {MAX_BATCH_CHANGES}", batch.id)));
+        }
+    }
+    Ok(())
+}
+
+/// Decodes, checks and applies a run of Commits in one partition.
+pub fn apply(
+    state: &state::State,
+    partition: PartitionId,
+    run: &[Gathered],
+    mut dirty: BTreeSet<Bin>,
+) -> Result<std::result::Result<Applied, Box<Finding>>> {
+    let mut applied = Applied::default();
+    let mut batches = Vec::new();
+    for gathered in run {
+        match decode(gathered, partition, state.layout(), &mut applied) {
+            Ok(found) => batches.extend(found),
+            Err(finding) => return Ok(Err(finding)),
+        }
+    }
+    if let Some(last) = run.last().filter(|_| !batches.is_empty()) {
+        state.apply(partition, &batches, last.seq + 1, &mut dirty)?;
+    }
+    applied.dirty = dirty;
+    Ok(Ok(applied))
+}
+
+/// What the valid batches of a Commit change in a partition, in the order in which they apply.
+fn decode(
+    gathered: &Gathered,
+    partition: PartitionId,
+    layout: Layout,
+    applied: &mut Applied,
+) -> std::result::Result<Vec<BatchChanges>, Box<Finding>> {
+    let Gathered { seq, commit, outcomes, segments } = gathered;
+    let mut changes: BTreeMap<u32, Vec<Change>> = BTreeMap::new();
+    for (named, bytes) in segments.iter().filter(|(named, _)| named.partition == partition) {
+        let wrong = |what: String| Finding::altered(place(named), format!("Commit {seq} names it, and it {what}"));
+        if sha256(bytes) != named.digest {
+            let expected = Value::stated(None, bytes.len() as u64, &named.digest);
+            let finding = wrong("has another digest than its Commit says".into());
+            return Err(finding.values(Some(expected), Some(Value::of(bytes))));
+        }
+        let segment = Segment::decode(bytes).map_err(|e| wrong(format!("does not decode: {e}")))?;
+        if segment.partition != partition {
+            return Err(wrong(format!("says it is of partition {}", segment.partition)));
+        }
+        applied.segments += 1;
+        for (part, lines) in segment.parts {
+            match commit.batches.get(part.index as usize) {
+                Some(batch) if batch.id == part.id => {}
+                _ => {
+                    return Err(wrong(format!(
+                        "holds batch {:?} at index {}, the Commit does not",
+                        part.id, part.index
+                    )));
+                }
+            }
+            let stray = lines.iter().find(|c| layout.partition_of(layout.bin_of(c.path())) != partition);
+            if let Some(stray) = stray {
+                return Err(wrong(format!("holds path {:?}, which is of another partition", stray.path())));
+            }
+            changes.entry(part.index).or_default().extend(lines);
+        }
+    }
+    let mut out = Vec::new();
+    for (index, (batch, outcome)) in commit.batches.iter().zip(outcomes).enumerate() {
+        let changes = changes.remove(&(index as u32)).unwrap_or_default();
+        let count = batch.parts.iter().find_map(|(p, n)| (*p == partition).then_some(*n)).unwrap_or(0);
+        let wrong = |what: String| {
+            let what = format!("batch {:?} has {what}", batch.id);
+            Finding::altered(
+                format!("ledger seq {seq}"),
+                format!("Commit and segments of partition {partition}: {what}"),
+            )
+        };
+        if *outcome != Outcome::Void && changes.len() as u64 != u64::from(count) {
+            return Err(wrong(format!("{count} changes in the Commit, {} in the segments", changes.len())));
+        }
+        if *outcome != Outcome::Valid || changes.is_empty() {
+            continue;
+        }
+        // The order in which changes of several partitions stood in their batch is not kept anywhere.
+        if batch.parts.len() == 1 {
+            let found = digest(&changes);
+            if found != batch.digest {
+                let (is, want) = (hex::encode(found), hex::encode(batch.digest));
+                return Err(wrong(format!("digest {want} in the Commit, {is} by its changes")));
+            }
+            applied.digests += 1;
+        }
+        applied.changes += u64::from(count);
+        out.push(BatchChanges { seq: *seq, index: index as u32, changes });
+    }
+    Ok(out)
+}
+
+/// The content digest of a batch.
+fn digest(changes: &[Change]) -> Sha256Digest {
+    let (mut hasher, mut line) = (Sha256::new(), Vec::new());
+    for change in changes {
+        line.clear();
+        change.write_line(&mut line);
+        hasher.update(&line);
+    }
+    hasher.finalize().into()
+}

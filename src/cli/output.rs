@@ -1,0 +1,125 @@
+//! Output for people and for programs: aligned tables, units, UTC; or one JSON document.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::failure::Outcome;
+use crate::clock::format_utc;
+
+/// Prints a line. A closed stdout ends the command as if all was said.
+pub fn line(text: impl Display) -> Outcome {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(())
+}
+
+/// Prints one JSON document, indented.
+pub fn json<T: Serialize>(value: &T) -> Outcome {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Says something beside the result, on stderr.
+pub fn note(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}"); // nobody is left to tell
+}
+
+/// Lines of name and value, aligned.
+pub fn facts(rows: &[(&str, String)]) -> Outcome {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in rows {
+        line(format!("{name:width$}  {value}").trim_end())?;
+    }
+    Ok(())
+}
+
+/// A table with a header; the columns whose index is in `right` are aligned to the right.
+pub fn table(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> Outcome {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    table.add_rows(rows);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for row in table.lines() {
+        line(row.trim_end())?;
+    }
+    Ok(())
+}
+
+/// `1234567` → `1,234,567`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 batch`, `2 batches`.
+pub fn plural(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { many })
+}
+
+/// `1536` → `1.5 KiB`.
+pub fn bytes(n: u64) -> String {
+    let (mut value, mut unit) = (n as f64, "B");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// `90` → `1 min 30 s`; at most two units.
+pub fn duration(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let Some(first) = units.iter().position(|(size, _)| seconds >= *size) else { return "0 s".into() };
+    let (size, name) = units[first];
+    let rest = units.get(first + 1).map(|(next, name)| (seconds % size / next, name)).filter(|(n, _)| *n > 0);
+    let head = format!("{} {name}", seconds / size);
+    rest.map_or(head.clone(), |(n, name)| format!("{head} {n} {name}"))
+}
+
+/// A time as UTC, with how far it is from `now`.
+pub fn time(unix: u64, now: u64) -> String {
+    let far = match unix.checked_sub(now) {
+        Some(0) => "now".to_owned(),
+        Some(ahead) => format!("in {}", duration(ahead)),
+        None => format!("{} ago", duration(now - unix)),
+    };
+    format!("{} ({far})", format_utc(unix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0, 999, 1_000, 66_498, 1_234_567].map(count), ["0", "999", "1,000", "66,498", "1,234,567"]);
+        assert_eq!([0, 1023, 1536, 3 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
+        let times = [0, 59, 60, 90, 3_600, 90_000, 86_400 * 7];
+        assert_eq!(times.map(duration), ["0 s", "59 s", "1 min", "1 min 30 s", "1 h", "1 d 1 h", "7 d"]);
+        assert_eq!(time(90, 0), "1970-01-01T00:01:30Z (in 1 min 30 s)");
+        assert_eq!(time(0, 60), "1970-01-01T00:00:00Z (1 min ago)");
+        assert_eq!(
+            (plural(1, "batch", "batches"), plural(2, "batch", "batches")),
+            ("1 batch".into(), "2 batches".into())
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! `tuflog serve`: a node, until it is told to stop.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::failure::{Code, Failure, Outcome};
+use super::logging;
+use crate::config::{LogFormat, Settings};
+use crate::node;
+
+const EXAMPLES: &str = "\
+Examples:
+  tuflog serve --data repo
+  tuflog serve --data repo --listen 127.0.0.1:0 --targets /srv/targets
+  tuflog serve --data repo --listen 0.0.0.0:8080 --tokens-file /etc/tuflog/tokens
+  TUFLOG_LOG=tuflog=debug tuflog serve --data repo
+
+What it serves:
+  /metadata/…     timestamp.json, N.snapshot.json, …: the base URL of TUF clients
+  /targets/…      the files in --targets, if given
+  /v1/…           the API: batches, targets, checkpoints, status
+  /healthz        200 while the process is alive      /readyz   200 while it takes writes
+  /metrics        for Prometheus
+
+Signals: SIGTERM and SIGINT stop it cleanly. It takes no more batches, publishes what is committed, exits with 0.";
+
+/// Serve a repository: take batches, publish checkpoints
+#[derive(Debug, Args)]
+#[command(long_about = "Serve a repository: take batches, publish checkpoints.
+
+One process does everything on the data directory that `tuflog init` made, and holds its lock; a second one is
+refused. The address it answers at stands in DIR/http.addr while it runs. Roles are renewed before they expire for
+as long as it runs.
+
+A setting comes from its flag, else from its variable, else from the configuration file, else it has its default.
+The file is DIR/tuflog.toml if that is there; relative paths in it are taken from its directory.")]
+#[command(after_long_help = EXAMPLES)]
+pub struct ServeArgs {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+
+    /// The configuration file [default: DIR/tuflog.toml, if it is there]
+    #[arg(long, env = "TUFLOG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten, next_help_heading = "Settings (each also a key of tuflog.toml)")]
+    settings: Settings,
+}
+
+/// Runs the command.
+pub fn run(args: ServeArgs) -> Outcome {
+    let settings = args.settings.or(file(&args.data, args.config.as_deref())?);
+    logging::start(settings.log.as_deref().unwrap_or("info"), settings.log_format.unwrap_or(LogFormat::Auto))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Code::TryAgain, format!("cannot start: {e}")))?;
+    runtime.block_on(node::run(args.data, settings)).map_err(Failure::from)
+}
+
+/// The settings of the configuration file, if there is one.
+fn file(data: &Path, named: Option<&Path>) -> Outcome<Settings> {
+    let usual = data.join("tuflog.toml");
+    let path = match named {
+        Some(path) => path,
+        None if usual.exists() => &usual,
+        None => return Ok(Settings::default()),
+    };
+    let settings = Settings::read(path)
+        .map_err(|e| Failure::usage(e.to_string()).hint("`tuflog serve --help` explains every setting"))?;
+    let near = path.parent().unwrap_or(Path::new("."));
+    Ok(Settings {
+        targets: settings.targets.as_ref().map(|p| near.join(p)),
+        tokens_file: settings.tokens_file.as_ref().map(|p| near.join(p)),
+        ..settings
+    })
+}

@@ -1,0 +1,247 @@
+//! What Prometheus scrapes: `tuflog_…`, with units in the names.
+//!
+//! Handles are plain fields: whoever knows a number updates it, and the engine's rooms need not know of Prometheus.
+//! What can be read when it is asked for (positions, queue, what is published) is sampled at each scrape.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::batches::{Submitted, outcome};
+use super::failure::Answer;
+use super::{App, published};
+use crate::clock::Stopwatch;
+use crate::error::Result;
+use crate::log::Offset;
+
+/// Buckets of request and commit times, in seconds.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 10.0, 30.0];
+/// How many POSTs are watched at a time until they are visible; more are not measured.
+const WATCHED: usize = 16_384;
+
+/// A gauge that holds what does not fit an `i64` badly: positions and byte counts.
+pub type Number = Gauge<u64, AtomicU64>;
+
+/// A route and how it answered.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Request {
+    /// The method.
+    pub method: &'static str,
+    /// The route's pattern, such as `/v1/batches/{id}`.
+    pub route: String,
+    /// The status code.
+    pub status: u16,
+}
+
+/// A route.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Route {
+    /// Its pattern.
+    pub route: String,
+}
+
+/// What became of a POST.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Outcome {
+    /// `committed`, `duplicate`, `conflict`, `invalid`, `unavailable`, `indeterminate` or `failed`.
+    pub outcome: &'static str,
+}
+
+/// A partition.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Partition {
+    /// Its number.
+    pub partition: u16,
+}
+
+/// A kind of stored object.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Object {
+    /// `bin`, `snapshot`, `targets`, `root` or `state`.
+    pub object: &'static str,
+}
+
+/// A role.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Role {
+    /// `timestamp` or `root`.
+    pub role: &'static str,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+type Times<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// All of them, and the registry they are encoded from.
+pub struct Metrics {
+    registry: Registry,
+    /// Requests answered.
+    pub requests: Family<Request, Counter>,
+    /// Time to the answer's head.
+    pub request_seconds: Times<Route>,
+    /// POSTed batches by what became of them.
+    pub batches: Family<Outcome, Counter>,
+    /// From a POST's head to its Commit read back.
+    pub commit_seconds: Histogram,
+    /// From a POST's head to the pointer leading to it.
+    pub visible_seconds: Histogram,
+    /// Objects created in the store: see [`super::metered`].
+    pub objects: Family<Object, Counter>,
+    /// Their bytes.
+    pub object_bytes: Family<Object, Counter>,
+    queue_bytes: Number,
+    ledger_next: Number,
+    fold_position: Family<Partition, Number>,
+    timestamp_version: Number,
+    checkpoint: Number,
+    published_lag: Number,
+    published_age: Number,
+    expires: Family<Role, Number>,
+    ready: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with everything in it.
+    pub fn new() -> Metrics {
+        let mut m = Metrics {
+            registry: Registry::with_prefix("tuflog"),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(seconds),
+            batches: Family::default(),
+            commit_seconds: seconds(),
+            visible_seconds: seconds(),
+            objects: Family::default(),
+            object_bytes: Family::default(),
+            queue_bytes: Number::default(),
+            ledger_next: Number::default(),
+            fold_position: Family::default(),
+            timestamp_version: Number::default(),
+            checkpoint: Number::default(),
+            published_lag: Number::default(),
+            published_age: Number::default(),
+            expires: Family::default(),
+            ready: Gauge::default(),
+        };
+        let r = &mut m.registry;
+        r.register("http_requests", "Requests answered", m.requests.clone());
+        let help = "Time from a request's head to its answer's head";
+        r.register_with_unit("http_request", help, Unit::Seconds, m.request_seconds.clone());
+        r.register("batches", "POSTed batches by what became of them", m.batches.clone());
+        let help = "Time from a POST's head to its Commit read back";
+        r.register_with_unit("batch_commit", help, Unit::Seconds, m.commit_seconds.clone());
+        let help = "Time from a POST's head to timestamp.json leading to it";
+        r.register_with_unit("batch_visible", help, Unit::Seconds, m.visible_seconds.clone());
+        r.register("objects_created", "Objects created in the store", m.objects.clone());
+        r.register_with_unit("objects_created", "Bytes of objects created", Unit::Bytes, m.object_bytes.clone());
+        r.register_with_unit("queue", "Changes queued or in flight", Unit::Bytes, m.queue_bytes.clone());
+        r.register("ledger_next_seq", "The seq after the newest ledger record", m.ledger_next.clone());
+        r.register("fold_position_seq", "The ledger seq a fold takes next", m.fold_position.clone());
+        r.register("timestamp_version", "Version of timestamp.json", m.timestamp_version.clone());
+        r.register("checkpoint", "The checkpoint timestamp.json leads to", m.checkpoint.clone());
+        let help = "Ledger positions after the published cut";
+        r.register("published_lag_seqs", help, m.published_lag.clone());
+        let help = "Time since the published cut was made";
+        r.register_with_unit("published_age", help, Unit::Seconds, m.published_age.clone());
+        let help = "Unix time at which clients stop believing a role";
+        r.register_with_unit("role_expires", help, Unit::Seconds, m.expires.clone());
+        r.register("ready", "1 when the node should get traffic", m.ready.clone());
+        m
+    }
+
+    /// Counts a request.
+    pub(super) fn request(&self, method: &'static str, route: &str, status: u16, seconds: f64) {
+        self.requests.get_or_create(&Request { method, route: route.to_owned(), status }).inc();
+        self.request_seconds.get_or_create(&Route { route: route.to_owned() }).observe(seconds);
+    }
+
+    /// Counts a POSTed batch.
+    pub(super) fn batch(&self, result: &Result<Submitted>, started: Stopwatch) {
+        let outcome = outcome(result);
+        self.batches.get_or_create(&Outcome { outcome }).inc();
+        if outcome == "committed" {
+            self.commit_seconds.observe(started.seconds());
+        }
+    }
+
+    /// Everything in OpenMetrics text, sampled now.
+    pub(super) async fn scrape(&self, app: &App) -> Result<String> {
+        let next = app.query.ledger_end().await?;
+        self.ledger_next.set(next);
+        self.queue_bytes.set(app.intake.queued_bytes() as u64);
+        for (partition, position) in (0..).zip((app.folds)()) {
+            self.fold_position.get_or_create(&Partition { partition }).set(position);
+        }
+        if let Some(p) = published::published(app).await? {
+            self.timestamp_version.set(p.version);
+            self.checkpoint.set(p.checkpoint);
+            self.published_lag.set(next.saturating_sub(p.seq));
+            self.published_age.set(app.clock.now().saturating_sub(p.time));
+            self.expires.get_or_create(&Role { role: "timestamp" }).set(p.expires);
+        }
+        if let Some(expires) = app.query.root_expires().await? {
+            self.expires.get_or_create(&Role { role: "root" }).set(expires);
+        }
+        self.ready.set(i64::from(app.health.reasons().is_empty()));
+        let mut out = String::new();
+        match text::encode(&mut out, &self.registry) {
+            Ok(()) => Ok(out),
+            Err(e) => Err(crate::Error::unavailable(format!("metrics cannot be written: {e}"))),
+        }
+    }
+}
+
+/// Metrics as OpenMetrics text.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation",
+    responses((status = 200, description = "Metrics", content_type = "application/openmetrics-text"))
+)]
+pub async fn get(State(app): State<Arc<App>>) -> Answer<Response> {
+    let text = app.metrics.scrape(&app).await?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// POSTs that are committed and not yet visible.
+#[derive(Default)]
+pub struct Visible(Mutex<VecDeque<(Offset, Stopwatch)>>);
+
+impl Visible {
+    /// Watches a batch committed at `seq`.
+    pub(super) fn expect(&self, seq: Offset, started: Stopwatch) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched.len() < WATCHED {
+            watched.push_back((seq, started));
+        }
+    }
+
+    /// Everything below `seq` has become visible.
+    pub(super) fn reached(&self, seq: Offset, metrics: &Metrics) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|(at, started)| {
+            let waits = *at >= seq;
+            if !waits {
+                metrics.visible_seconds.observe(started.seconds());
+            }
+            waits
+        });
+    }
+}

@@ -1,0 +1,233 @@
+//! The HTTP API: batches in through the intake, answers from published state, metadata to TUF clients.
+//!
+//! ```text
+//!   serve.rs      connections                         failure.rs   the one form of errors
+//!   params.rs     paths and query parameters          body.rs      request bodies, bounded
+//!   batches.rs    POST and receipts                   published.rs targets, checkpoints, status, probes
+//!   metadata.rs   what TUF clients fetch              variants.rs  its compressed copies
+//!   files.rs      target files                        auth.rs      tokens
+//!   health.rs     ready or not                        metrics.rs   Prometheus; metered.rs counts objects
+//! ```
+//!
+//! Owns the edge half of invariant 8: bodies, connections and readers of the history are bounded, and what finds no
+//! room gets 503 with Retry-After. With tokens configured, everything below `/v1` and `/metrics` needs one; metadata,
+//! target files and the probes are public.
+
+mod auth;
+mod batches;
+mod body;
+mod failure;
+mod files;
+mod health;
+mod metadata;
+pub mod metered;
+pub mod metrics;
+pub mod openapi;
+mod params;
+mod published;
+mod serve;
+mod variants;
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::FutureExt;
+use tokio::sync::{Semaphore, watch};
+
+pub use auth::{Scope, Tokens};
+pub use body::{MAX_BODIES_BYTES, MAX_BODY_BYTES};
+pub use failure::{ErrorAnswer, ErrorDetail};
+pub use health::{Cause, Health};
+pub use published::{
+    LayoutStatus, LedgerStatus, PartitionStatus, PublishedStatus, QueueStatus, ReadyAnswer, StatusAnswer,
+};
+pub use serve::serve;
+
+use crate::clock::{Clock, Stopwatch};
+use crate::compact::Published;
+use crate::config::defaults;
+use crate::intake;
+use crate::log::Offset;
+use crate::pool::Pool;
+use crate::query::Query;
+use crate::store::Store;
+use failure::{Answer, Failure};
+use metrics::{Metrics, Visible};
+
+/// How many requests may read back in the ledger at a time.
+const SCANS: usize = 2;
+
+/// How the API behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Hash algorithms admitted beside sha256.
+    pub extra_hashes: Arc<[String]>,
+    /// The directory of target files.
+    pub targets: Option<PathBuf>,
+    /// Who may do what; everybody everything when there is none.
+    pub tokens: Option<Tokens>,
+    /// How long `?wait=published` waits, and a POST for its Commit.
+    pub wait: Duration,
+    /// How long a request's body may take to come.
+    pub request: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            extra_hashes: Arc::default(),
+            targets: None,
+            tokens: None,
+            wait: Duration::from_secs(defaults::WAIT_S),
+            request: Duration::from_secs(defaults::REQUEST_S),
+        }
+    }
+}
+
+/// What the API works with.
+pub struct Parts {
+    /// Takes batches.
+    pub intake: intake::Handle,
+    /// Answers questions.
+    pub query: Query,
+    /// Where metadata is read from.
+    pub store: Arc<dyn Store>,
+    /// Where the pointer stands.
+    pub published: watch::Receiver<Published>,
+    /// Each partition's position: the ledger seq its fold takes next.
+    pub folds: Box<dyn Fn() -> Vec<Offset> + Send + Sync>,
+    /// For the age of what is published.
+    pub clock: Arc<dyn Clock>,
+    /// Where large requests are parsed and files compressed.
+    pub pool: Pool,
+    /// Ready or not.
+    pub health: Arc<Health>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// How to behave.
+    pub options: Options,
+}
+
+/// The state of the API, shared by all requests.
+pub struct App {
+    intake: intake::Handle,
+    query: Query,
+    store: Arc<dyn Store>,
+    published: watch::Receiver<Published>,
+    folds: Box<dyn Fn() -> Vec<Offset> + Send + Sync>,
+    clock: Arc<dyn Clock>,
+    pool: Pool,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    options: Options,
+    bodies: body::Bodies,
+    files: variants::Cache,
+    scans: Semaphore,
+    visible: Visible,
+    started: Stopwatch,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<App> {
+        let Parts { intake, query, store, published, folds, clock, pool, health, metrics, options } = parts;
+        Arc::new(App {
+            bodies: body::Bodies::new(pool.clone(), options.request),
+            files: variants::Cache::default(),
+            scans: Semaphore::new(SCANS),
+            visible: Visible::default(),
+            started: Stopwatch::start(),
+            intake,
+            query,
+            store,
+            published,
+            folds,
+            clock,
+            pool,
+            health,
+            metrics,
+            options,
+        })
+    }
+
+    /// Measures how long batches take to become visible, until the compactor is gone.
+    async fn watch_published(&self) {
+        let mut published = self.published.clone();
+        while published.changed().await.is_ok() {
+            let seq = published.borrow_and_update().seq;
+            self.visible.reached(seq, &self.metrics);
+        }
+    }
+
+    /// Which scope a request needs, from its path and method alone: a route added later is not forgotten.
+    fn authorize(&self, method: &Method, path: &str, headers: &HeaderMap) -> Answer<()> {
+        let Some(tokens) = &self.options.tokens else { return Ok(()) };
+        let reads = [Method::GET, Method::HEAD].contains(method);
+        match path {
+            _ if path.starts_with("/v1/") || path == "/v1" => {
+                tokens.check(headers, if reads { Scope::Read } else { Scope::Publish })
+            }
+            "/metrics" => tokens.check(headers, Scope::Read),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/batches", post(batches::post))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/targets/{*path}", get(published::target))
+        .route("/v1/route/{*path}", get(published::route))
+        .route("/v1/checkpoints", get(published::checkpoints))
+        .route("/v1/checkpoints/{n}", get(published::checkpoint))
+        .route("/v1/status", get(published::status))
+        .route("/metadata/{name}", get(metadata::get))
+        .route("/targets/{*path}", get(files::get))
+        .route("/healthz", get(published::healthz))
+        .route("/readyz", get(published::readyz))
+        .route("/metrics", get(metrics::get))
+        .route("/openapi.json", get(openapi::get))
+        .method_not_allowed_fallback(async || Failure::method_not_allowed())
+        .fallback(async || Failure::not_found("there is no such path; /openapi.json lists them"))
+        .layer(from_fn_with_state(app.clone(), around))
+        .with_state(app)
+}
+
+/// Around every request: its token, its line in the log, its count; and a panic becomes an answer.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Stopwatch::start();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
+    let response = match app.authorize(&method, &path, request.headers()) {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => Failure::internal("this request hit a defect in tuflog; its log has more").into_response(),
+        },
+    };
+    let (status, seconds) = (response.status().as_u16(), started.seconds());
+    let name = match method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        _ => "other",
+    };
+    app.metrics.request(name, &route, status, seconds);
+    let ms = (seconds * 1e4).round() / 10.0;
+    if method == Method::POST {
+        tracing::info!(%method, path, status, ms, "request");
+    } else {
+        tracing::debug!(%method, path, status, ms, "request");
+    }
+    response
+}

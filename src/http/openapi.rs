@@ -1,0 +1,41 @@
+//! The API's own description: `schemas/openapi.json`, also served as `/openapi.json`.
+
+use axum::Json;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+
+use super::{batches, files, metadata, metrics, published};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "tuflog",
+        description = "Publish target changes; TUF clients fetch signed metadata. Unknown query parameters and unknown fields are refused.",
+    ),
+    paths(
+        batches::post, batches::get,
+        published::target, published::route, published::checkpoints, published::checkpoint, published::status,
+        published::healthz, published::readyz, metrics::get,
+        metadata::get, files::get,
+    ),
+    tags(
+        (name = "batches", description = "Publishing"),
+        (name = "published", description = "What is published, and how far the node is"),
+        (name = "metadata", description = "What TUF clients fetch: public"),
+        (name = "operation", description = "For orchestrators and Prometheus"),
+    )
+)]
+struct Api;
+
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut api = Api::openapi();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let bearer = bearer.description(Some("A token of the server's tokens file, if it has one")).build();
+    api.components.get_or_insert_default().security_schemes.insert("token".into(), SecurityScheme::Http(bearer).into());
+    api
+}
+
+pub(super) async fn get() -> Json<utoipa::openapi::OpenApi> {
+    Json(document())
+}

@@ -1,0 +1,132 @@
+//! What questions are answered with: the JSON of the HTTP API, and of the commands' `--json`.
+//!
+//! Digests are lower hex, times Unix seconds, `seq`s positions in the ledger.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::bins::PartitionId;
+use crate::log::Offset;
+
+/// How far a batch has come: accepted → committed → folded → published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchState {
+    /// Its Commit is in the ledger: it will be published, whatever stops meanwhile.
+    Committed,
+    /// Every partition it touches has applied it.
+    Folded,
+    /// timestamp.json leads to it.
+    Published,
+}
+
+/// What a producer gets back: the receipt of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct BatchAnswer {
+    /// The batch's id.
+    pub batch: String,
+    /// The seq of the Commit in which it is valid: of the first one, however often it was sent.
+    pub seq: Offset,
+    /// A ledger position to send as `basis` with the next batch, or with a retry of this one.
+    pub basis: Offset,
+    /// How far it has come.
+    pub state: BatchState,
+    /// The checkpoint that published it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+    /// The paths it removes that were not there, sorted; known when it is published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_found: Vec<String>,
+}
+
+/// A target as clients find it now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct TargetAnswer {
+    /// The path.
+    pub path: String,
+    /// The target's length in bytes.
+    pub length: u64,
+    /// Digests by algorithm.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    pub hashes: Map<String, Value>,
+    /// What its producer added for applications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub custom: Option<Map<String, Value>>,
+    /// The role that lists it.
+    pub bin: String,
+    /// The version of that bin: the number of the cut that rendered it last.
+    pub version: u64,
+    /// The checkpoint that was looked at: the newest published.
+    pub checkpoint: u64,
+}
+
+/// Where a path lives, whether there is a target or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct RouteAnswer {
+    /// The path.
+    pub path: String,
+    /// SHA-256 of the path.
+    pub sha256: String,
+    /// The role that lists it, if anything does.
+    pub bin: String,
+    /// The bin's index.
+    pub bin_index: u32,
+    /// The partition the bin lives in.
+    #[schema(value_type = u16)]
+    pub partition: PartitionId,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct CheckpointAnswer {
+    /// The number of its cut: the version of its snapshot, and of every bin it rendered.
+    pub n: u64,
+    /// The seq of its Cut: it holds exactly the batches committed below.
+    pub seq: Offset,
+    /// When it was cut, in Unix seconds.
+    pub time: u64,
+    /// Its snapshot.
+    pub snapshot: ObjectAnswer,
+    /// For each partition one past the highest offset of `changes` applied.
+    pub ends: Vec<Offset>,
+    /// The ledger state stored with it, at the cuts that store one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger_state: Option<String>,
+    /// The timestamp that leads to it; only for the newest one published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<TimestampAnswer>,
+}
+
+/// A stored object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct ObjectAnswer {
+    /// Its name, such as `metadata/7.snapshot.json`.
+    pub name: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// A timestamp.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct TimestampAnswer {
+    /// Its version: the number of Checkpoint and Renew records so far.
+    pub version: u64,
+    /// When clients stop believing it, in Unix seconds.
+    pub expires: u64,
+}
+
+/// A page of checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct CheckpointsAnswer {
+    /// Newest first.
+    pub checkpoints: Vec<CheckpointAnswer>,
+    /// What to ask for as `before` to get the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+}

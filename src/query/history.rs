@@ -1,0 +1,142 @@
+//! Questions that read back in the ledger: an id beyond the horizon, the checkpoints.
+
+use std::collections::BTreeMap;
+
+use super::receipts::is_commit;
+use super::{CheckpointAnswer, CheckpointsAnswer, ObjectAnswer, Query, READ_BYTES, TimestampAnswer};
+use crate::error::{Error, Result};
+use crate::ledger::ids::Seen;
+use crate::ledger::record::{Checkpoint, Commit};
+use crate::ledger::{Record, State};
+use crate::log::{Offset, Partition};
+use crate::store;
+
+/// How many ledger positions are looked at first when reading backwards; then twice as many, and so on.
+const FIRST_WINDOW: u64 = 256;
+
+impl Query {
+    /// Looks an id up in the ledger below `upto`, from genesis on and beyond any horizon.
+    ///
+    /// The same id can be valid more than once, when it was sent again after the horizon had passed the first. The
+    /// newest valid one is answered: it is the one that the ledger state remembers while it is within the horizon, so
+    /// an answer does not change when it falls out of it.
+    ///
+    /// The verdicts are [`State`]'s own. Of the records it is given only those that an id's verdict depends on, which
+    /// is why this needs no memory: Format, Settings (the horizon) and the Commits that name the id, without their
+    /// other batches. Leaving a record out moves the floor later, never elsewhere: it follows from the seq of the
+    /// record that is looked at.
+    pub async fn find(&self, id: &str, upto: Offset) -> Result<Option<Seen>> {
+        let needle = format!("\"id\":\"{id}\"");
+        let (mut state, mut newest) = (State::default(), None);
+        let mut reader = self.log.reader(Partition::Ledger, 0);
+        loop {
+            let records = reader.read(READ_BYTES).await?;
+            let end = records.last().map(|r| r.offset + 1);
+            for r in records.iter().take_while(|r| r.offset < upto) {
+                let names = || std::str::from_utf8(&r.payload).is_ok_and(|text| text.contains(&needle));
+                if is_commit(&r.payload) && !names() {
+                    continue;
+                }
+                let record = match Record::decode(&r.payload)? {
+                    Record::Commit(c) => {
+                        let batches = c.batches.into_iter().filter(|b| b.id == id).collect();
+                        Record::Commit(Commit { batches, ..c })
+                    }
+                    record @ (Record::Format(_) | Record::Settings(_)) => record,
+                    _ => continue,
+                };
+                state.apply(r.offset, &record)?;
+                newest = state.ids.get(id).or(newest);
+            }
+            if end.is_none_or(|end| end >= upto) {
+                return Ok(newest);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The published checkpoints below `before`, newest first, at most `limit`.
+    pub async fn checkpoints(&self, before: Option<u64>, limit: usize) -> Result<CheckpointsAnswer> {
+        let Some(timestamp) = self.timestamp().await? else {
+            return Ok(CheckpointsAnswer { checkpoints: vec![], before: None });
+        };
+        let newest = timestamp.snapshot.version;
+        let high = before.unwrap_or(u64::MAX).min(newest + 1);
+        let mut checkpoints = Vec::new();
+        for c in self.read_back(high, limit).await? {
+            let stamp = TimestampAnswer { version: timestamp.version, expires: timestamp.expires };
+            checkpoints.push(self.describe(&c, (c.n == newest).then_some(stamp)).await?);
+        }
+        let before = checkpoints.last().map(|c| c.n).filter(|n| *n > 1);
+        Ok(CheckpointsAnswer { checkpoints, before })
+    }
+
+    /// A published checkpoint; `None` when there is none of this number.
+    pub async fn checkpoint(&self, n: u64) -> Result<Option<CheckpointAnswer>> {
+        let Some(timestamp) = self.timestamp().await?.filter(|t| (1..=t.snapshot.version).contains(&n)) else {
+            return Ok(None);
+        };
+        let stamp = TimestampAnswer { version: timestamp.version, expires: timestamp.expires };
+        match self.find_checkpoint(n).await? {
+            Some(c) => Ok(Some(self.describe(&c, (n == timestamp.snapshot.version).then_some(stamp)).await?)),
+            None => Err(Error::corrupt(format!("the ledger has no Checkpoint {n}"))),
+        }
+    }
+
+    /// When the Cut at a seq was made, in Unix seconds.
+    pub async fn cut_time(&self, seq: Offset) -> Result<u64> {
+        let record = self.log.fetch(Partition::Ledger, seq).await?;
+        match record.map(|r| Record::decode(&r.payload)).transpose()? {
+            Some(Record::Cut(cut)) => Ok(cut.time),
+            _ => Err(Error::corrupt(format!("a Checkpoint names seq {seq}, where no Cut is"))),
+        }
+    }
+
+    async fn describe(&self, c: &Checkpoint, timestamp: Option<TimestampAnswer>) -> Result<CheckpointAnswer> {
+        let time = self.cut_time(c.seq).await?;
+        let snapshot = ObjectAnswer {
+            name: store::metadata_name(c.n, "snapshot"),
+            length: c.snapshot.length,
+            sha256: hex::encode(c.snapshot.sha256),
+        };
+        let ledger_state = c.state.as_ref().map(|_| store::ledger_state_name(c.n));
+        Ok(CheckpointAnswer { n: c.n, seq: c.seq, time, snapshot, ends: c.ends.clone(), ledger_state, timestamp })
+    }
+
+    /// Checkpoint `n`, from the ledger.
+    pub(super) async fn find_checkpoint(&self, n: u64) -> Result<Option<Checkpoint>> {
+        Ok(self.read_back(n.saturating_add(1), 1).await?.into_iter().next())
+    }
+
+    /// The newest `limit` Checkpoints below number `high`, newest first; `high` − 1 must be published. Numbers have no
+    /// gaps, so it is known which are wanted: a late repeat of another one, which may stand anywhere behind the first,
+    /// ends nothing too early.
+    async fn read_back(&self, high: u64, limit: usize) -> Result<Vec<Checkpoint>> {
+        let wanted = high.saturating_sub(limit as u64)..high;
+        let mut found: BTreeMap<u64, Checkpoint> = BTreeMap::new();
+        let (mut end, mut window) = (self.log.end(Partition::Ledger).await?, FIRST_WINDOW);
+        while end > 0 && !wanted.clone().skip_while(|n| *n == 0).all(|n| found.contains_key(&n)) {
+            let start = end.saturating_sub(window);
+            let mut reader = self.log.reader(Partition::Ledger, start);
+            'window: loop {
+                let records = reader.read(READ_BYTES).await?;
+                if records.is_empty() {
+                    break;
+                }
+                for r in &records {
+                    if r.offset >= end {
+                        break 'window;
+                    }
+                    if !is_commit(&r.payload)
+                        && let Record::Checkpoint(c) = Record::decode(&r.payload)?
+                        && wanted.contains(&c.n)
+                    {
+                        found.insert(c.n, c); // a repeat says the same
+                    }
+                }
+            }
+            (end, window) = (start, window * 2);
+        }
+        Ok(found.into_values().rev().collect())
+    }
+}

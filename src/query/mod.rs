@@ -1,0 +1,106 @@
+//! Questions about what is published: from the log and the store alone, so the same for a running node and for the
+//! data of a stopped one.
+//!
+//! Everything is answered from *published* state. The pointer is read anew for every question, and all that follows
+//! is immutable: so an answer is of exactly one checkpoint, and what is kept in memory is only ever a copy of
+//! something that cannot change.
+//!
+//! ```text
+//!   answers.rs   the shape of the answers        receipts.rs    seq → covering checkpoint, removals that found nothing
+//!   targets.rs   path → bin → entry              history.rs     an id in the whole ledger; the list of checkpoints
+//! ```
+//!
+//! Errors are `Unavailable` when log or store cannot be read now, `Corrupt` when what is read cannot be true.
+
+mod answers;
+mod history;
+mod receipts;
+mod targets;
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+pub use answers::*;
+
+use crate::bins::Layout;
+use crate::compact::Published;
+use crate::error::{Error, Result};
+use crate::ledger::{Record, State};
+use crate::log::{Log, Offset, Partition};
+use crate::pool::Pool;
+use crate::store::{self, Store};
+use crate::tuf::envelope::Envelope;
+use crate::tuf::parse::{self, Snapshot, Timestamp};
+use crate::tuf::root::Root;
+
+/// How much of a topic is read at once, in bytes.
+const READ_BYTES: usize = 256 << 10;
+/// From this size on bytes are parsed on the pool.
+pub const INLINE_BYTES: usize = 64 << 10;
+
+/// See the module.
+pub struct Query {
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    pool: Pool,
+    layout: OnceLock<Layout>,
+    /// The snapshot of the newest checkpoint asked for, by its number.
+    snapshot: Mutex<Option<(u64, Arc<Snapshot>)>>,
+    receipts: receipts::Cache,
+    /// Version and expiry of the newest root seen.
+    root: Mutex<(u64, u64)>,
+}
+
+impl Query {
+    /// Asks this log and this store; large objects are parsed on `pool`.
+    pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, pool: Pool) -> Query {
+        let (layout, snapshot) = (OnceLock::new(), Mutex::new(None));
+        Query { log, store, pool, layout, snapshot, receipts: receipts::Cache::default(), root: Mutex::new((0, 0)) }
+    }
+
+    /// The layout that the ledger's first record gives; `Invalid` when the ledger is empty.
+    pub async fn layout(&self) -> Result<Layout> {
+        if let Some(layout) = self.layout.get() {
+            return Ok(*layout);
+        }
+        let first = self.log.reader(Partition::Ledger, 0).read(1).await?.into_iter().next();
+        let mut state = State::default();
+        if let Some(r) = first {
+            state.apply(r.offset, &Record::decode(&r.payload)?)?;
+        }
+        let layout = state.layout()?;
+        Ok(*self.layout.get_or_init(|| layout))
+    }
+
+    /// timestamp.json as it stands now; `None` before the first checkpoint.
+    pub async fn timestamp(&self) -> Result<Option<Timestamp>> {
+        let Some(bytes) = self.store.get(store::POINTER).await? else { return Ok(None) };
+        Ok(Some(parse::parse_timestamp(Envelope::open(&bytes)?.signed)?))
+    }
+
+    /// Where the pointer stands, as the compactor of a running node says; all 0 before the first checkpoint.
+    pub async fn published(&self) -> Result<Published> {
+        let Some(t) = self.timestamp().await? else { return Ok(Published::default()) };
+        let n = t.snapshot.version;
+        match self.find_checkpoint(n).await? {
+            Some(c) => Ok(Published { version: t.version, n, seq: c.seq }),
+            None => {
+                Err(Error::corrupt(format!("timestamp.json leads to snapshot {n}, the ledger has no Checkpoint {n}")))
+            }
+        }
+    }
+
+    /// When clients stop believing the newest published root, in Unix seconds; `None` before the first.
+    pub async fn root_expires(&self) -> Result<Option<u64>> {
+        let (mut version, mut expires) = *receipts::lock(&self.root);
+        while let Some(bytes) = self.store.get(&store::metadata_name(version + 1, "root")).await? {
+            (version, expires) = (version + 1, Root::parse(&bytes)?.0.expires);
+        }
+        *receipts::lock(&self.root) = (version, expires);
+        Ok((version > 0).then_some(expires))
+    }
+
+    /// The end of the ledger now: one past its newest record.
+    pub async fn ledger_end(&self) -> Result<Offset> {
+        self.log.end(Partition::Ledger).await
+    }
+}

@@ -1,0 +1,177 @@
+//! The real binary as the tests start it: init, serve on a free port, stop, kill; and what it has published.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::help::PATIENCE;
+
+/// The binary under test.
+pub const TUFLOG: &str = env!("CARGO_BIN_EXE_tuflog");
+
+/// The binary with arguments, and nothing of the outer environment that could change what it does.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(TUFLOG);
+    let own = std::env::vars_os().map(|(k, _)| k).filter(|k| k.to_string_lossy().starts_with("TUFLOG_"));
+    for name in own {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end; a failure fails the test with what it said.
+pub fn run(args: &[&str]) -> String {
+    let out = command(args).output().expect("the binary runs");
+    assert!(out.status.success(), "tuflog {}: {}\n{}", args.join(" "), out.status, said(&out));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// What it wrote to both.
+pub fn said(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+}
+
+/// A repository in `data`.
+pub fn init(data: &Path, options: &[&str]) {
+    run(&[&["init", "--data", data.to_str().expect("a path in UTF-8")], options].concat());
+}
+
+/// A `tuflog serve` on a free port.
+pub struct Server {
+    child: Child,
+    url: String,
+    started_in: Duration,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts it on `data` and waits until it is ready.
+    pub fn start(data: &Path, options: &[&str]) -> Server {
+        let data_text = data.to_str().expect("a path in UTF-8");
+        let log = data.with_extension("serve.log");
+        let file = std::fs::File::options().create(true).append(true).open(&log).expect("a file for its log");
+        let args = [&["serve", "--data", data_text, "--listen", "127.0.0.1:0"], options].concat();
+        let start = Instant::now();
+        let _ = std::fs::remove_file(data.join("http.addr")); // of one that was killed
+        let child =
+            command(&args).stdout(file.try_clone().expect("a file")).stderr(file).spawn().expect("the binary runs");
+        let mut server = Server { child, url: String::new(), started_in: Duration::ZERO, log };
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = server.child.try_wait().expect("its state") {
+                panic!("serve ended at once: {status}\n{}", server.said());
+            }
+            if let Ok(addr) = std::fs::read_to_string(data.join("http.addr"))
+                && std::net::TcpStream::connect(addr.trim()).is_ok()
+            {
+                server.url = format!("http://{}", addr.trim());
+                if server.is_ready() {
+                    server.started_in = start.elapsed();
+                    return server;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("serve did not become ready:\n{}", server.said());
+    }
+
+    fn is_ready(&self) -> bool {
+        self.get("/readyz").is_some_and(|(status, _)| status == 200)
+    }
+
+    /// A GET without anything clever: status and body.
+    pub fn get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
+        use std::io::{Read, Write};
+        let addr = self.url.strip_prefix("http://")?;
+        let mut stream = std::net::TcpStream::connect(addr).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").ok()?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok()?;
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
+        let status = std::str::from_utf8(bytes.get(9..12)?).ok()?.parse().ok()?;
+        Some((status, bytes[end + 4..].to_vec()))
+    }
+
+    /// A GET that must answer 200 with JSON.
+    pub fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).unwrap_or_else(|| panic!("{path}: no answer\n{}", self.said()));
+        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// `http://HOST:PORT`.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// From start to ready.
+    pub fn started_in(&self) -> Duration {
+        self.started_in
+    }
+
+    /// What it wrote, over all its lives.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Kills it with -9.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it was alive");
+        self.child.wait().expect("its end");
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it was alive");
+        let start = Instant::now();
+        loop {
+            match self.child.try_wait().expect("its state") {
+                Some(status) => return status,
+                None if start.elapsed() > PATIENCE => panic!("it does not stop:\n{}", self.said()),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Stops it; it must end well.
+    pub fn stop(mut self) {
+        let status = self.terminate();
+        assert_eq!(status.code(), Some(0), "{}", self.said());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the store of a stopped node publishes, read as JSON from timestamp over snapshot to bins: path → length.
+pub fn published(store: &Path) -> BTreeMap<String, u64> {
+    let read = |name: String| -> Value {
+        let path = store.join("metadata").join(name);
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let timestamp = read("timestamp.json".into());
+    let snapshot = read(format!("{}.snapshot.json", timestamp["signed"]["meta"]["snapshot.json"]["version"]));
+    let mut all = BTreeMap::new();
+    for (role, meta) in snapshot["signed"]["meta"].as_object().unwrap() {
+        let file = read(format!("{}.{role}", meta["version"]));
+        for (path, target) in file["signed"]["targets"].as_object().unwrap() {
+            all.insert(path.clone(), target["length"].as_u64().unwrap());
+        }
+    }
+    all
+}
