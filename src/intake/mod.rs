@@ -229,6 +229,9 @@ impl Intake {
                 let _ = reply.send(Known { seen: state.ids.get(&id), basis: state.basis(), floor: state.floor });
             }
             Message::Drain(reply) => self.drain.get_or_insert_default().push(reply),
+            // Nobody waits for it any more, so its producer may count on its not being accepted late: without a basis of
+            // its own it would get a fresh one, and could apply a second time.
+            Message::Submit(s) if s.reply.is_closed() => {}
             Message::Submit(s) => {
                 let Submission { batch, room, reply } = *s;
                 match self.accept(&batch) {
@@ -253,7 +256,9 @@ impl Intake {
         if self.drain.is_some() {
             return Err(Error::unavailable("the server is stopping: try again"));
         }
-        state.layout()?;
+        if state.layout.is_none() {
+            return Err(Error::unavailable("this node has not read the ledger yet: try again"));
+        }
         let basis = batch.basis.unwrap_or(state.basis());
         if basis > state.basis() {
             let newest = state.basis();
@@ -262,7 +267,8 @@ impl Intake {
             )));
         }
         if basis < state.floor {
-            return Err(beyond_horizon(state));
+            // No basis: the id may have been valid and is forgotten, so only a lookup in the whole history gives one.
+            return Err(Error { basis: None, ..beyond_horizon(state) });
         }
         Ok(Accepted::New(basis))
     }
@@ -340,6 +346,7 @@ fn known(id: &str, digest: Sha256Digest, seen: Seen, basis: Offset) -> Result<Re
     }
 }
 
+/// For a batch that this intake has waited for without a gap since its basis, the newest seq read is a new basis.
 fn beyond_horizon(state: &State) -> Error {
     let what = "the ledger has grown beyond the horizon since the batch's basis: look the id up with ?history=full and, \
                 if it is not found, send it again with the basis of that answer";

@@ -91,7 +91,7 @@ impl Checker {
         for r in self.log.records(Partition::Ledger).into_iter().filter(|r| r.offset >= next) {
             let v: Value = serde_json::from_slice(&r.payload).map_err(|e| format!("ledger {}: {e}", r.offset))?;
             let did = self.replay.record(r.offset, &v)?;
-            self.dice.trace(|| format!("ledger {}: {} -> {did:?}", r.offset, v["kind"]));
+            self.dice.trace(|| format!("ledger {}: {did:?} <- {}", r.offset, String::from_utf8_lossy(&r.payload).chars().take(600).collect::<String>()));
             if v["kind"] == "checkpoint" {
                 let n = v["n"].as_u64().unwrap_or(0);
                 let first = self.checkpoints.entry(n).or_insert(r.payload.clone());

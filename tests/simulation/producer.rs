@@ -178,6 +178,7 @@ impl Producer {
         } else {
             dice.hit(if basis.is_some() { "retries with a basis" } else { "retries without a basis" });
         }
+        dice.trace(|| format!("producer {} sends with basis {basis:?}, first {:?}", self.id, self.first));
         let mut submit: LocalBoxFuture<'static, _> = Box::pin(async move { handle.submit(batch).await });
         // The first poll hands it over; the answer comes later.
         let first = submit.as_mut().poll(&mut Context::from_waker(futures::task::noop_waker_ref()));

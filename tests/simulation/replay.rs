@@ -206,7 +206,10 @@ impl Replay {
         if basis < self.floor || basis > seq {
             return Ok(Verdict::Void);
         }
-        if let Some((_, known)) = self.ids.get(id) {
+        if let Some((first, known)) = self.ids.get(id) {
+            if *first < self.floor {
+                return Err(format!("batch {id} is applied twice: it was valid at {first}, and is again at {seq}"));
+            }
             return Ok(if *known == digest { Verdict::Duplicate } else { Verdict::Conflict });
         }
         self.ids.insert(id.to_owned(), (seq, digest.to_owned()));
@@ -217,19 +220,17 @@ impl Replay {
             let partition = self.partition_of(bin);
             *counts.entry(partition).or_default() += 1;
             self.dirtied.insert(bin);
-            let was = match target {
-                Some(target) => self.map.insert(path.clone(), target).is_some(),
-                None if self.map.remove(&path).is_some() => true,
+            match target {
+                Some(target) => drop(self.map.insert(path.clone(), target)),
+                None if self.map.remove(&path).is_some() => {}
                 None => {
                     let absent = self.absent.entry(partition).or_default();
                     match absent.last_mut() {
                         Some(a) if (a.0, a.1) == (seq, index) => a.2.push(path),
                         _ => absent.push((seq, index, vec![path])),
                     }
-                    false
                 }
-            };
-            let _ = was;
+            }
         }
         let said: BTreeMap<u64, u64> = serde_json::from_value::<Vec<(u64, u64)>>(b["parts"].clone())
             .map_err(|e| format!("parts of batch {id} at {seq}: {e}"))?

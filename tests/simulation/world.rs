@@ -55,6 +55,7 @@ impl World {
         let mut checker = Checker::new(log.clone(), disk.clone(), dice.clone());
         let mut operator = Operator::new(dice.clone(), log.clone(), dice.pct(50));
         operator.init(&mut checker.replay, bins, partitions, operator::settings(&dice));
+        checker.observe().expect("the first records");
         let percent = dice.of(&[0u8, 5, 15, 30]);
         let (gap_percent, lag_percent) = (dice.of(&[0, 10]), dice.of(&[0, 5, 25]));
         log.set_faults(Faults { percent, gap_percent, lag_percent, outage_percent: percent / 6 });
