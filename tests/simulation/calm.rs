@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
 use tuflog::fold::state::Durability;
 use tuflog::log::memory::Faults;
 use tuflog::recover::Source;
@@ -85,6 +86,8 @@ impl World {
         self.quiet(&slots)?;
         self.states_agree(&slots)?;
         self.time_passes(&slots)?;
+        self.slow_fold(&slots)?;
+        self.drains()?;
         self.three_sources()
     }
 
@@ -164,6 +167,43 @@ impl World {
         }
         self.dice.hit("worlds whose roles were all renewed");
         Ok(())
+    }
+
+    /// No fold does anything while time passes: the timestamp is renewed all the same, whatever the settings become.
+    fn slow_fold(&mut self, slots: &[At]) -> Result<(), String> {
+        let others: Vec<At> = slots.iter().copied().filter(|at| !matches!(at, At::Fold(..))).collect();
+        self.new_producer();
+        self.rounds("a batch", &others, |w| w.producers.iter().all(|p| p.answer.is_some()))?;
+        self.quiet(&others)?;
+        let end = self.now() + 700;
+        while self.now() < end {
+            if self.dice.pct(10) {
+                self.operator.raise_timestamp_expiry(&self.checker.replay);
+            }
+            self.pass_time(15);
+            self.quiet(&others)?;
+            let (now, published) = (self.now(), &self.checker.published);
+            if let Some((_, expires)) = published.iter().find(|(name, e)| name == "timestamp" && *e <= now) {
+                return Err(format!("the timestamp expired at {expires} while folds were slow, it is {now}"));
+            }
+        }
+        self.rounds("folds go on", slots, |w| w.settled())?;
+        self.quiet(slots)
+    }
+
+    /// An intake that drains decides what it has, and takes nothing more.
+    fn drains(&mut self) -> Result<(), String> {
+        let Some(handle) = self.intakes[0].handle.clone() else { return Ok(()) };
+        let mut drain = Box::pin(async move { handle.drain().await });
+        for _ in 0..PATIENCE {
+            if (&mut drain).now_or_never().is_some() {
+                self.dice.hit("intakes drained");
+                self.crash(At::Intake(0));
+                return Ok(());
+            }
+            self.turn(At::Intake(0));
+        }
+        Err("an intake does not drain".into())
     }
 
     /// A round in which nobody had anything to do.

@@ -72,8 +72,7 @@ impl Checker {
 
     /// Looks at everything that is new.
     pub fn observe(&mut self) -> Checked<()> {
-        let next = self.folds_next;
-        for r in self.log.records(Partition::Folds).into_iter().filter(|r| r.offset >= next) {
+        for r in self.log.records_from(Partition::Folds, self.folds_next) {
             self.folds_next = r.offset + 1;
             // A report follows its Cut, so that one has to be looked at first.
             self.ledger()?;
@@ -87,11 +86,16 @@ impl Checker {
     }
 
     fn ledger(&mut self) -> Checked<()> {
-        let next = self.replay.next;
-        for r in self.log.records(Partition::Ledger).into_iter().filter(|r| r.offset >= next) {
+        for r in self.log.records_from(Partition::Ledger, self.replay.next) {
             let v: Value = serde_json::from_slice(&r.payload).map_err(|e| format!("ledger {}: {e}", r.offset))?;
             let did = self.replay.record(r.offset, &v)?;
-            self.dice.trace(|| format!("ledger {}: {did:?} <- {}", r.offset, String::from_utf8_lossy(&r.payload).chars().take(600).collect::<String>()));
+            self.dice.trace(|| {
+                format!(
+                    "ledger {}: {did:?} <- {}",
+                    r.offset,
+                    String::from_utf8_lossy(&r.payload).chars().take(600).collect::<String>()
+                )
+            });
             if v["kind"] == "checkpoint" {
                 let n = v["n"].as_u64().unwrap_or(0);
                 let first = self.checkpoints.entry(n).or_insert(r.payload.clone());
@@ -100,6 +104,10 @@ impl Checker {
                 }
             }
             self.count(&did, v["kind"].as_str().unwrap_or_default());
+            let place = |s: &Value| (s["partition"].as_u64(), s["offset"].as_u64());
+            let segments: Vec<_> = v["segments"].as_array().into_iter().flatten().map(place).collect();
+            let disorder = segments.windows(2).any(|w| w[0].0 == w[1].0 && w[0].1 > w[1].1);
+            self.dice.add("commits whose segments are out of order", u64::from(disorder));
             if did == Did::Checkpoint {
                 self.checkpoint(&v)?;
             }
@@ -215,7 +223,9 @@ impl Checker {
             return Err(format!("the snapshot lists {name}"));
         }
         match found.iter().find(|(_, expires)| *expires <= cut.time) {
-            Some((name, expires)) => Err(format!("{name} expired at {expires}, before its own snapshot's {}", cut.time)),
+            Some((name, expires)) => {
+                Err(format!("{name} expired at {expires}, before its own snapshot's {}", cut.time))
+            }
             None => Ok(found),
         }
     }

@@ -86,10 +86,13 @@ impl Disk {
         }
     }
 
-    /// Takes what was not synced.
+    /// Takes what was not synced, or some of it.
     pub fn power_loss(&self) {
         let mut inner = self.inner();
-        for name in std::mem::take(&mut inner.unsynced) {
+        let share = self.1.of(&[100, 50]);
+        let lost: Vec<String> = inner.unsynced.iter().filter(|_| self.1.pct(share)).cloned().collect();
+        for name in lost {
+            inner.unsynced.remove(&name);
             inner.objects.remove(&name);
             self.1.hit("objects lost with the power");
         }
@@ -231,7 +234,7 @@ impl Store for GatedStore {
             let missing = {
                 let mut inner = self.disk.inner();
                 let missing = names.iter().find(|name| !inner.objects.contains_key(*name)).cloned();
-                names.iter().for_each(|name| drop(inner.unsynced.remove(name)));
+                inner.unsynced.retain(|name| !names.contains(name));
                 missing
             };
             self.gate.pass("after sync").await;

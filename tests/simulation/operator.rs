@@ -129,6 +129,13 @@ impl Operator {
         }
     }
 
+    /// Appends settings under which timestamps live much longer.
+    pub fn raise_timestamp_expiry(&self, replay: &Replay) {
+        let mut settings: Settings = serde_json::from_value(replay.settings.clone()).expect("settings");
+        settings.timestamp_expiry_s *= 3;
+        self.append(Record::Settings(SettingsRecord { revision: replay.revision + 1, settings }).encode());
+    }
+
     /// A record that some process sent long ago, or that two send at once.
     pub fn late_record(&self, replay: &Replay, time: u64) {
         let records = self.log.records(Partition::Ledger);

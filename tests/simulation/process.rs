@@ -66,6 +66,8 @@ pub struct Slot {
     pub handle: Option<Handle>,
     /// Not polled before this step of the world.
     pub asleep: u64,
+    /// The position of a running fold after its last step.
+    pub position: Option<u64>,
 }
 
 /// What a poll came to.
@@ -84,7 +86,7 @@ pub enum Polled {
 
 impl Slot {
     pub fn new(name: String, dice: &Dice) -> Slot {
-        Slot { name, gate: Gate::new(dice.clone()), run: Run::Down, handle: None, asleep: 0 }
+        Slot { name, gate: Gate::new(dice.clone()), run: Run::Down, handle: None, asleep: 0, position: None }
     }
 
     pub fn is_down(&self) -> bool {
@@ -101,7 +103,7 @@ impl Slot {
             dice.hit(&format!("crash {point}"));
         }
         dice.trace(|| format!("{} crashes at {:?}", self.name, self.gate.standing()));
-        (self.run, self.handle) = (Run::Down, None);
+        (self.run, self.handle, self.position) = (Run::Down, None, None);
     }
 
     pub fn poll(&mut self, dice: &Dice) -> Polled {
@@ -141,6 +143,9 @@ impl Slot {
                     Polled::Stands
                 }
                 Poll::Ready((actor, done)) => {
+                    if let Actor::Fold(fold) = &actor {
+                        self.position = Some(fold.position());
+                    }
                     self.run = Run::Idle(actor);
                     match done {
                         Ok(true) => Polled::Worked,
@@ -200,6 +205,7 @@ impl Ground {
         gate: &Arc<Gate>,
         clock: Arc<Skewed>,
         keys: Arc<KeyRing>,
+        published: Arc<watch::Sender<Published>>,
         genesis: bool,
     ) -> LocalBoxFuture<'static, Result<Actor>> {
         let parts = compact::Parts {
@@ -210,7 +216,7 @@ impl Ground {
             pool: Pool::Inline,
             min_cut_interval_ms: Arc::new(AtomicU64::new(self.dice.of(&[0, 0, 5_000]))),
             patience_ms: self.dice.of(&[0, 2_000, 20_000]),
-            published: Arc::new(watch::channel(Published::default()).0),
+            published,
         };
         Box::pin(async move {
             let (log, store) = (parts.log.clone(), parts.store.clone());

@@ -194,7 +194,10 @@ impl Producer {
             Ok(receipt) => {
                 dice.hit("acknowledged");
                 if known != Some(&(receipt.seq, self.digest.clone())) {
-                    dice.fail(format!("batch {} was acknowledged at {}, the ledger says {known:?}", self.id, receipt.seq));
+                    dice.fail(format!(
+                        "batch {} was acknowledged at {}, the ledger says {known:?}",
+                        self.id, receipt.seq
+                    ));
                 }
                 self.answer = Some(Answer::Accepted(receipt.seq));
             }
@@ -210,7 +213,9 @@ impl Producer {
                 if beyond {
                     dice.hit("beyond the horizon");
                 }
-                if self.habit != Habit::Without && let Some(basis) = basis {
+                if self.habit != Habit::Without
+                    && let Some(basis) = basis
+                {
                     self.basis = Some(basis);
                 } else if beyond && self.habit != Habit::Without {
                     self.ask_history(dice, replay);

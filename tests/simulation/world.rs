@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use tokio::sync::watch;
 use tuflog::bins::Layout;
+use tuflog::compact::Published;
 use tuflog::fold::state::Durability;
 use tuflog::log::memory::{Faults, MemoryLog};
 use tuflog::recover::Source;
@@ -16,7 +18,7 @@ use crate::process::{Ground, Polled, Skewed, Slot, Worker};
 use crate::producer::{Habit, Producer, changes};
 
 /// How many turns a world gets before the faults stop.
-pub const STEPS: u64 = 900;
+pub const STEPS: u64 = 1_200;
 
 /// Which slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +35,8 @@ pub struct World {
     pub operator: Operator,
     pub intakes: Vec<Slot>,
     pub compactors: Vec<(Slot, Arc<Skewed>)>,
+    /// What each compactor says about the pointer.
+    says: Vec<Arc<watch::Sender<Published>>>,
     pub workers: Vec<Worker>,
     pub producers: Vec<Producer>,
     next_id: u64,
@@ -66,6 +70,7 @@ impl World {
         let clock = |_| Arc::new(Skewed { world: ground.time.clone(), skew: AtomicI64::new(0) });
         World {
             intakes: (0..intakes).map(|i| Slot::new(format!("intake {i}"), &dice)).collect(),
+            says: (0..compactors).map(|_| Arc::new(watch::channel(Published::default()).0)).collect(),
             compactors: (0..compactors).map(|i| (Slot::new(format!("compactor {i}"), &dice), clock(i))).collect(),
             workers: (0..workers)
                 .map(|i| Worker::new(&ground, i, dice.of(&[Durability::Process, Durability::Flushes])))
@@ -84,7 +89,8 @@ impl World {
     }
 
     pub fn slots(&self) -> Vec<At> {
-        let folds = self.workers.iter().enumerate().flat_map(|(w, worker)| (0..worker.slots.len()).map(move |p| (w, p)));
+        let folds =
+            self.workers.iter().enumerate().flat_map(|(w, worker)| (0..worker.slots.len()).map(move |p| (w, p)));
         let mut all: Vec<At> = (0..self.intakes.len()).map(At::Intake).collect();
         all.extend((0..self.compactors.len()).map(At::Compactor));
         all.extend(folds.map(|(w, p)| At::Fold(w, p)));
@@ -122,7 +128,8 @@ impl World {
             At::Intake(i) => ground.intake(&self.intakes[i].gate, genesis, self.dice.of(&[1, 2, 4])),
             At::Compactor(i) => {
                 let (slot, clock) = &self.compactors[i];
-                ground.compactor(&slot.gate, clock.clone(), keys, genesis)
+                let says = self.says[i].clone();
+                ground.compactor(&slot.gate, clock.clone(), keys, says, genesis)
             }
             At::Fold(w, p) => {
                 let worker = &mut self.workers[w];
@@ -149,9 +156,21 @@ impl World {
         if matches!(at, At::Intake(_)) {
             self.producers.iter_mut().for_each(|p| p.withdraw(&self.checker.replay));
         }
-        let dice = self.dice.clone();
+        let (dice, before) = (self.dice.clone(), self.slot(at).position);
         let polled = self.slot(at).poll(&dice);
+        if let (Some(from), Some(to)) = (before, self.slot(at).position) {
+            let r = &self.checker.replay;
+            let passed = r.cuts.iter().rev().filter(|c| (from..to).contains(&c.seq) && c.n <= r.done);
+            dice.add("cuts passed that had their Checkpoint", passed.count() as u64);
+        }
         self.observe();
+        if let At::Compactor(i) = at {
+            let says = *self.says[i].borrow();
+            let cut = self.checker.replay.cuts.get((says.n as usize).wrapping_sub(1));
+            if says.version > self.checker.pointer || says.seq > cut.map_or(0, |c| c.seq) {
+                dice.fail(format!("compactor {i} says that {says:?} is published, it is {}", self.checker.pointer));
+            }
+        }
         polled
     }
 
@@ -240,7 +259,7 @@ impl World {
                 let pause = if self.dice.pct(20) { self.dice.below(400) } else { self.dice.below(120) };
                 self.slot(at).asleep = t + 5 + pause;
             }
-            9 if self.dice.pct(25) => self.operator.rotate(&mut self.checker.replay),
+            9 if self.dice.pct(20) => self.operator.rotate(&mut self.checker.replay),
             10 if self.dice.pct(25) => self.operator.change_settings(&self.checker.replay),
             11..=12 => self.operator.late_record(&self.checker.replay, self.now()),
             13 if self.dice.pct(20) => self.pass_time(100),
