@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   SEED=n  cargo test --test simulation      one seed, with its trace when it fails
-//!   SEEDS=n cargo test --test simulation      so many seeds
+//!   SEEDS=n cargo test --test simulation      so many seeds, from FROM
 //! ```
 //!
 //! Invariants 1 to 6 and 9 of the design are checked after every record, report and move of the pointer (`check.rs`),
@@ -28,7 +28,7 @@ use tuflog::log::Partition;
 use world::{STEPS, World};
 
 /// How many seeds the normal run has.
-const SEEDS: u64 = 320;
+const SEEDS: u64 = 480;
 
 /// What the normal run must have seen: a simulation that does not reach a case cannot fail there.
 const MUST_HAPPEN: &[&str] = &[
@@ -127,7 +127,9 @@ fn whatever_happens_the_published_repository_is_a_prefix_of_the_ledger() {
         return println!("seed {seed}: no violation\n{:#?}", world.dice.stats());
     }
     let seeds = env("SEEDS").unwrap_or(SEEDS);
-    let (next, total, failed) = (AtomicU64::new(0), Mutex::new(Stats::new()), Mutex::new(Vec::new()));
+    let from = env("FROM").unwrap_or(0);
+    let seeds = from + seeds;
+    let (next, total, failed) = (AtomicU64::new(from), Mutex::new(Stats::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
