@@ -4,11 +4,13 @@
 use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
+use tuflog::error::Kind;
 use tuflog::fold::state::Durability;
-use tuflog::log::memory::Faults;
+use tuflog::log::memory::{Faults, MemoryLog};
+use tuflog::log::{Log, Partition};
 use tuflog::recover::Source;
 
-use crate::process::{Polled, Worker};
+use crate::process::{Ground, Polled, Worker};
 use crate::producer::Answer;
 use crate::world::{At, World};
 
@@ -84,11 +86,15 @@ impl World {
         self.rounds("calm", &slots, |w| w.settled())?;
         self.promises()?;
         self.quiet(&slots)?;
+        if let Some(full) = self.intakes.iter().filter_map(|s| s.handle.as_ref()).find(|h| h.queued_bytes() > 0) {
+            return Err(format!("{} bytes of the queue are taken, and nothing is in it", full.queued_bytes()));
+        }
         self.states_agree(&slots)?;
         self.time_passes(&slots)?;
         self.slow_fold(&slots)?;
         self.drains()?;
-        self.three_sources()
+        self.three_sources()?;
+        self.lost_end()
     }
 
     /// Until nobody has anything to do.
@@ -204,6 +210,32 @@ impl World {
             self.turn(At::Intake(0));
         }
         Err("an intake does not drain".into())
+    }
+
+    /// A worker whose position lies beyond the end of the log stops; it repairs nothing.
+    fn lost_end(&mut self) -> Result<(), String> {
+        let worker = &self.workers[0];
+        let Some(state) = worker.state.clone() else { return Ok(()) };
+        let position = state.position(0).ok().flatten().ok_or("a fold without a position")?;
+        let shorter = MemoryLog::new(0, Faults::NONE);
+        for r in self.ground.log.records(Partition::Ledger).into_iter().filter(|r| r.offset + 2 < position) {
+            let _ = shorter.append(Partition::Ledger, r.payload).now_or_never();
+        }
+        let ground = Ground { log: shorter, ..self.ground.clone() };
+        let mut fold = ground.fold(&worker.slots[0].gate, self.operator.keys(), state, 0, Source::Local);
+        for _ in 0..PATIENCE {
+            match (&mut fold).now_or_never() {
+                None => {}
+                Some(Err(e)) if e.kind == Kind::Corrupt => {
+                    self.dice.hit("logs that lost their end");
+                    return Ok(());
+                }
+                Some(other) => {
+                    return Err(format!("position {position} beyond the end: {:?}", other.map(|_| "goes on")));
+                }
+            }
+        }
+        Err("a fold beyond the end of the log does not stop".into())
     }
 
     /// A round in which nobody had anything to do.

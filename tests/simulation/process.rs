@@ -192,9 +192,10 @@ impl Ground {
     /// An intake, from the last checkpoint or from genesis.
     pub fn intake(&self, gate: &Arc<Gate>, genesis: bool, groups: usize) -> LocalBoxFuture<'static, Result<Actor>> {
         let (log, store, segment_bytes) = (self.log(gate), self.store(gate), self.segment_bytes);
+        let queue_bytes = self.dice.of(&[3_000, 1 << 20]);
         Box::pin(async move {
             let state = if genesis { State::default() } else { recover::start(&*log, &*store).await? };
-            let (intake, handle) = Intake::new(log, Pool::Inline, state, groups, 1 << 20).await?;
+            let (intake, handle) = Intake::new(log, Pool::Inline, state, groups, queue_bytes).await?;
             Ok(Actor::Intake(Box::new(intake.with_segment_bytes(segment_bytes)), handle))
         })
     }

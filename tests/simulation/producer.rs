@@ -210,6 +210,9 @@ impl Producer {
             }
             Err(Error { kind: Kind::Unavailable | Kind::Indeterminate, basis, message, .. }) => {
                 let beyond = message.contains("horizon");
+                if message.contains("full") {
+                    dice.hit("intake full");
+                }
                 if beyond {
                     dice.hit("beyond the horizon");
                 }
