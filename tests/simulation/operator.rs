@@ -62,7 +62,8 @@ impl Operator {
             snapshot: role(&self.online[roles[1]]),
             timestamp: role(&self.online[roles[2]]),
         };
-        let document = String::from_utf8(root.render(&[self.root_key.clone()]).expect("a root")).expect("text");
+        let document =
+            String::from_utf8(root.render(std::slice::from_ref(&self.root_key)).expect("a root")).expect("text");
         replay.signed_roots.insert(document.clone());
         self.roles.entry(version).or_insert(roles);
         document

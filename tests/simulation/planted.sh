@@ -9,15 +9,15 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 tree=$target/planted
 rm -rf "$tree"
 mkdir -p "$tree/tests"
-cp -R Cargo.toml Cargo.lock rustfmt.toml src "$tree"
+cp -a Cargo.toml Cargo.lock rustfmt.toml src "$tree"
 cp -R tests/simulation "$tree/tests"
 [ ! -d benches ] || cp -R benches "$tree"
 [ ! -d schemas ] || cp -R schemas "$tree"
 # A target directory of its own, for cargo cannot tell the trees apart; what is ours in it is not shared.
 export CARGO_TARGET_DIR="$tree/target"
 mkdir -p "$CARGO_TARGET_DIR/debug"
-cp -R "$target/debug/.fingerprint" "$target/debug/build" "$CARGO_TARGET_DIR/debug"
-cp -Rl "$target/debug/deps" "$CARGO_TARGET_DIR/debug"
+cp -a "$target/debug/.fingerprint" "$target/debug/build" "$CARGO_TARGET_DIR/debug"
+cp -al "$target/debug/deps" "$CARGO_TARGET_DIR/debug"
 find "$CARGO_TARGET_DIR/debug" -depth \( -name '*tuflog-*' -o -name 'simulation-*' \) -exec rm -rf {} +
 log=$tree/log missed=0
 [ $# -gt 0 ] || set -- $(cd tests/simulation/planted && ls ./*.patch)

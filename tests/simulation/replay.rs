@@ -115,7 +115,7 @@ fn num(v: &Value, field: &str) -> u64 {
 impl Replay {
     pub fn bin_of(&self, path: &str) -> u64 {
         let digest = Sha256::digest(path.as_bytes());
-        (u64::from(digest[0]) << 8 | u64::from(digest[1])) * self.bins >> 16
+        u64::from(u16::from_be_bytes([digest[0], digest[1]])) * self.bins / 65_536
     }
 
     pub fn partition_of(&self, bin: u64) -> u64 {
@@ -301,7 +301,7 @@ impl Replay {
             snapshot_expires: time + self.setting("snapshot_expiry_s"),
             timestamp_expiry: self.setting("timestamp_expiry_s"),
             ends: self.ends.clone(),
-            stores_state: n % self.setting("state_every") == 0,
+            stores_state: n.is_multiple_of(self.setting("state_every")),
             reports: wait.into_iter().map(|p| (p, absent.remove(&p).unwrap_or_default())).collect(),
         });
         Did::Cut
