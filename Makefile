@@ -1,7 +1,7 @@
 # Everything needs a Rust toolchain and a Debian-like system; `make setup` installs the rest.
 # CARGO_TARGET_DIR is honoured. One profile (dev, optimised) serves demo, tests and production.
 
-.PHONY: help setup build demo test
+.PHONY: help setup build demo test planted
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -21,3 +21,6 @@ test: setup ## format, lints, all tests, and the README's commands as written
 	cargo build --locked
 	cargo test --locked
 	tests/readme.sh
+
+planted: setup ## plant each known bug in a copy of the tree; the simulation must catch it
+	tests/simulation/planted.sh

@@ -146,8 +146,9 @@ impl Compactor {
         }
         self.awaited = None;
         let now = self.parts.clock.now();
+        // Half of what this very timestamp has: settings that have changed since say nothing about it.
         if let Some(stamp) = &self.follower.state.stamp
-            && now >= stamp.time + self.follower.state.settings.timestamp_expiry_s / 2
+            && now >= stamp.time + (stamp.expires - stamp.time) / 2
         {
             self.check_clock(now)?;
             return self.append(Record::Renew(Renew { after: stamp.version, time: now })).await;
@@ -332,7 +333,11 @@ impl Compactor {
                 let signers = self.parts.keys.signers(keys)?;
                 let bits = self.follower.state.layout()?.bit_length();
                 let file = role::targets(&signers, open.n, expires, &open.root.root, bits);
-                self.put(&mut names, open.n, "targets", file.into()).await?
+                let meta = self.put(&mut names, open.n, "targets", file.into()).await?;
+                // The snapshot holds its digest. Were only the snapshot to survive a power loss, the next targets.json
+                // might have another signature (of a signer that is not deterministic), and the snapshot be wrong.
+                self.parts.store.sync(&names).await?;
+                meta
             }
         };
         let signers = self.parts.keys.signers(&open.root.root.snapshot.key_ids)?;

@@ -273,10 +273,9 @@ impl Fold {
         let (seq, cut) = (entry.seq, cut.clone());
         let done = self.scout.last_checkpoint(seq).await?;
         let mut passed = Passed { position: seq + 1, ..Passed::default() };
-        if done > cut.n {
-            // The marks stay until the last cut that has its Checkpoint, where they are settled once.
-            self.parts.state.advance(self.partition, passed.position, false)?;
-        } else if done == cut.n {
+        if done >= cut.n {
+            // Settled at every cut, not once at the last of several: whoever starts again in between may not be able to
+            // read as far ahead, and render the next one.
             for bin in self.dirty.clone() {
                 let state = self.parts.state.clone();
                 passed.published.push((bin, self.parts.pool.run(move || render::content_digest(&state, bin)).await?));

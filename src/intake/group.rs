@@ -54,10 +54,16 @@ pub fn take(queue: &mut VecDeque<Queued>) -> Vec<Queued> {
 
 /// Appends a group's segments side by side, then its Commit. An error is `Unavailable` when no Commit was written,
 /// `Indeterminate` when one may have been.
-pub async fn fly(log: Arc<dyn Log>, pool: Pool, layout: Layout, group: Vec<Queued>) -> Result<Offset> {
+pub async fn fly(
+    log: Arc<dyn Log>,
+    pool: Pool,
+    layout: Layout,
+    segment_bytes: usize,
+    group: Vec<Queued>,
+) -> Result<Offset> {
     let cutting = move || {
         let (batches, rest): (Vec<Batch>, Vec<_>) = group.into_iter().map(|q| (q.batch, (q.basis, q._room))).unzip();
-        let Cutting { segments, parts } = segment::cut(&batches, layout);
+        let Cutting { segments, parts } = segment::cut(&batches, layout, segment_bytes);
         let digests: Vec<Sha256Digest> = segments.iter().map(|(_, s)| sha256(s)).collect();
         let refs = batches.into_iter().zip(&rest).zip(parts).map(|((batch, (basis, _)), parts)| BatchRef {
             id: batch.id,

@@ -23,7 +23,7 @@ use crate::bins::Sha256Digest;
 use crate::change::Batch;
 use crate::error::{Error, Result};
 use crate::ledger::ids::Seen;
-use crate::ledger::{Event, Follower, Outcome, Record, State};
+use crate::ledger::{Event, Follower, MAX_SEGMENT_BYTES, Outcome, Record, State};
 use crate::log::{Log, Offset};
 use crate::pool::Pool;
 
@@ -137,6 +137,7 @@ pub struct Intake {
     landed: VecDeque<(u64, Result<Offset>)>,
     next_group: u64,
     max_groups: usize,
+    segment_bytes: usize,
     drain: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -165,9 +166,15 @@ impl Intake {
             landed: VecDeque::new(),
             next_group: 0,
             max_groups: max_groups.max(1),
+            segment_bytes: MAX_SEGMENT_BYTES,
             drain: None,
         };
         Ok((intake, Handle { messages: sender, room: Arc::new(Semaphore::new(queue_bytes)), queue_bytes }))
+    }
+
+    /// Cuts segments at another size than [`MAX_SEGMENT_BYTES`]: for tests, which have small batches.
+    pub fn with_segment_bytes(self, segment_bytes: usize) -> Intake {
+        Intake { segment_bytes, ..self }
     }
 
     /// The state after the last record read.
@@ -222,6 +229,9 @@ impl Intake {
                 let _ = reply.send(Known { seen: state.ids.get(&id), basis: state.basis(), floor: state.floor });
             }
             Message::Drain(reply) => self.drain.get_or_insert_default().push(reply),
+            // Nobody waits for it any more, so its producer may count on its not being accepted late: without a basis of
+            // its own it would get a fresh one, and could apply a second time.
+            Message::Submit(s) if s.reply.is_closed() => {}
             Message::Submit(s) => {
                 let Submission { batch, room, reply } = *s;
                 match self.accept(&batch) {
@@ -246,7 +256,9 @@ impl Intake {
         if self.drain.is_some() {
             return Err(Error::unavailable("the server is stopping: try again"));
         }
-        state.layout()?;
+        if state.layout.is_none() {
+            return Err(Error::unavailable("this node has not read the ledger yet: try again"));
+        }
         let basis = batch.basis.unwrap_or(state.basis());
         if basis > state.basis() {
             let newest = state.basis();
@@ -255,7 +267,8 @@ impl Intake {
             )));
         }
         if basis < state.floor {
-            return Err(beyond_horizon(state));
+            // No basis: the id may have been valid and is forgotten, so only a lookup in the whole history gives one.
+            return Err(Error { basis: None, ..beyond_horizon(state) });
         }
         Ok(Accepted::New(basis))
     }
@@ -295,7 +308,8 @@ impl Intake {
             let id = self.next_group;
             self.next_group += 1;
             self.groups.push(Group { id, batches });
-            let flight = group::fly(self.log.clone(), self.pool.clone(), self.follower.state.layout()?, group);
+            let layout = self.follower.state.layout()?;
+            let flight = group::fly(self.log.clone(), self.pool.clone(), layout, self.segment_bytes, group);
             self.flights.push(async move { (id, flight.await) }.boxed());
             worked = true;
         }
@@ -332,6 +346,7 @@ fn known(id: &str, digest: Sha256Digest, seen: Seen, basis: Offset) -> Result<Re
     }
 }
 
+/// For a batch that this intake has waited for without a gap since its basis, the newest seq read is a new basis.
 fn beyond_horizon(state: &State) -> Error {
     let what = "the ledger has grown beyond the horizon since the batch's basis: look the id up with ?history=full and, \
                 if it is not found, send it again with the basis of that answer";

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::MAX_SEGMENT_BYTES;
 use super::record::{decode, encode};
 use crate::bins::{Layout, PartitionId};
 use crate::change::{Batch, Change};
@@ -106,8 +105,11 @@ impl Open {
     }
 }
 
-/// Cuts a group of batches into segments of at most [`MAX_SEGMENT_BYTES`].
-pub fn cut(batches: &[Batch], layout: Layout) -> Cutting {
+/// Cuts a group of batches into segments of at most `max_bytes`, normally [`MAX_SEGMENT_BYTES`]; one change alone may
+/// be more.
+///
+/// [`MAX_SEGMENT_BYTES`]: super::MAX_SEGMENT_BYTES
+pub fn cut(batches: &[Batch], layout: Layout, max_bytes: usize) -> Cutting {
     let partitions = usize::from(layout.partitions());
     let mut open: Vec<Open> = (0..partitions).map(|_| Open::default()).collect();
     let mut closed: Vec<Vec<Bytes>> = vec![Vec::new(); partitions];
@@ -120,7 +122,7 @@ pub fn cut(batches: &[Batch], layout: Layout) -> Cutting {
             counts[p] += 1;
             let part_bytes = batch.id.len() + 64;
             if !open[p].batches.is_empty()
-                && open[p].header_bytes + part_bytes + open[p].lines.len() + change.line_len() > MAX_SEGMENT_BYTES
+                && open[p].header_bytes + part_bytes + open[p].lines.len() + change.line_len() > max_bytes
             {
                 closed[p].push(open[p].close(partition));
             }

@@ -121,7 +121,13 @@ impl MemoryLog {
 
     /// Everything that is in a partition, without faults: for checkers.
     pub fn records(&self, of: Partition) -> Vec<Record> {
-        self.0.state().topics.get(&of).map_or_else(Vec::new, |topic| topic.records.values().cloned().collect())
+        self.records_from(of, 0)
+    }
+
+    /// What stands at an offset and after it, without faults.
+    pub fn records_from(&self, of: Partition, from: Offset) -> Vec<Record> {
+        let found = |topic: &Topic| topic.records.range(from..).map(|(_, record)| record.clone()).collect();
+        self.0.state().topics.get(&of).map_or_else(Vec::new, found)
     }
 }
 

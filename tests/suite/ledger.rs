@@ -194,7 +194,7 @@ fn sample_batches() -> Vec<Batch> {
 fn sample_bytes() -> Vec<(String, Vec<u8>)> {
     let layout = Layout::new(4, 2).unwrap();
     let batches = sample_batches();
-    let cutting = segment::cut(&batches, layout);
+    let cutting = segment::cut(&batches, layout, tuflog::ledger::MAX_SEGMENT_BYTES);
     let mut state = ledger(10);
     let segments = cutting.segments.iter().enumerate();
     let refs = segments.map(|(i, (p, s))| SegmentRef { partition: *p, offset: i as u64, digest: sha256(s) }).collect();
@@ -312,7 +312,7 @@ fn a_group_is_cut_into_segments_that_hold_every_change_once_and_in_order() {
             .unwrap()
     };
     let batches = [batch("big", 20_000), batch("small", 3), batch("mid", 500)];
-    let cutting = segment::cut(&batches, layout);
+    let cutting = segment::cut(&batches, layout, tuflog::ledger::MAX_SEGMENT_BYTES);
     assert!(cutting.segments.iter().all(|(_, s)| s.len() <= tuflog::ledger::MAX_SEGMENT_BYTES));
     assert!(cutting.segments.len() > 4, "several segments a partition");
     assert!(cutting.segments.is_sorted_by_key(|(p, _)| *p));
