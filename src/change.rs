@@ -109,7 +109,7 @@ impl Change {
 
     /// The length of what [`Change::write_line`] appends.
     pub fn line_len(&self) -> usize {
-        self.path.len() + self.fragment.as_ref().map_or(27, |f| f.len() + 22)
+        self.path.len() + self.fragment.as_ref().map_or(26, |f| f.len() + 22)
     }
 
     /// Reads a line as [`Change::write_line`] wrote it (without its newline). Anything that no intake would have

@@ -96,21 +96,9 @@ impl Server {
         Some((status, bytes[end + 4..].to_vec()))
     }
 
-    /// A GET that must answer 200 with JSON.
-    pub fn json(&self, path: &str) -> Value {
-        let (status, body) = self.get(path).unwrap_or_else(|| panic!("{path}: no answer\n{}", self.said()));
-        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{path}: {e}"))
-    }
-
     /// `http://HOST:PORT`.
     pub fn url(&self) -> String {
         self.url.clone()
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// From start to ready.
