@@ -141,10 +141,13 @@ async fn an_id_beyond_the_horizon_is_found_in_the_full_history() {
     assert_eq!((&found["seq"], &found["checkpoint"]), (&first["seq"], &first["checkpoint"]));
     let error = refused(site.get("/v1/batches/never?history=full").await, 404, "NotFound").await;
     let basis = error["basis"].as_u64().unwrap();
-    // A basis below the floor is void: the producer is told to look the id up, and with what to try again.
+    // A basis below the floor is void: the producer is told to look the id up; only that gives a new basis, for the id
+    // may have been valid and forgotten.
     let late = json!({"id": "late", "basis": first["seq"], "changes": [add("a", "late")]}).to_string();
     let response = site.client.post(site.url("/v1/batches")).body(late).send().await.unwrap();
     let error = refused(response, 503, "Indeterminate").await;
+    assert_eq!(error.get("basis"), None, "{error}");
+    let error = refused(site.get("/v1/batches/late?history=full").await, 404, "NotFound").await;
     assert!(error["basis"].as_u64() >= Some(basis), "{error}");
     let retry = json!({"id": "late", "basis": error["basis"], "changes": [add("a", "late")]});
     assert_eq!(site.post("?wait=published", &retry).await.0, StatusCode::OK);
