@@ -1,4 +1,4 @@
-//! Where a path lives: path → sha256 → bin → partition.
+//! Where a path lives: path → sha256 → place → bin → partition.
 //!
 //! Bins follow TAP 15 (succinct hashed bins): the leading `bin_bits` bits of sha256(path as UTF-8),
 //! named `bins-` and lower hex padded to the width of the last bin. A partition is the share of
@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 
 /// A 32-byte SHA-256.
 pub type Sha256Digest = [u8; 32];
+/// Where a path stands in the hash space: the first 8 bytes of its SHA-256, big-endian.
+pub type Place = u64;
 /// The index of a hash bin, `0 .. bins`.
 pub type Bin = u32;
 /// The index of a partition, `0 .. partitions`.
@@ -25,6 +27,12 @@ pub const NAME_PREFIX: &str = "bins";
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Sha256Digest {
     Sha256::digest(bytes).into()
+}
+
+/// The place of a path.
+pub fn place(path: &str) -> Place {
+    let digest = sha256(path.as_bytes());
+    Place::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
 
 /// How many bins and partitions a repository has. Fixed by its Format record.
@@ -68,12 +76,12 @@ impl Layout {
 
     /// The bin of a path.
     pub fn bin_of(&self, path: &str) -> Bin {
-        self.bin_of_digest(&sha256(path.as_bytes()))
+        self.bin_at(place(path))
     }
 
-    /// The bin of a path's SHA-256.
-    pub fn bin_of_digest(&self, digest: &Sha256Digest) -> Bin {
-        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> (32 - u32::from(self.bin_bits))
+    /// The bin of a place.
+    pub fn bin_at(&self, place: Place) -> Bin {
+        (place >> (64 - u32::from(self.bin_bits))) as Bin
     }
 
     /// The partition a bin lives in.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::bins::Sha256Digest;
+use crate::bins::{self, Place, Sha256Digest};
 use crate::error::{Error, Result};
 pub use raw::{BatchRequest, ChangeRequest, Op};
 
@@ -43,6 +43,8 @@ pub const HASHES: [(&str, usize); 3] = [("blake2b-256", 64), ("sha256", 64), ("s
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     path: String,
+    /// Its place in the hash space: hashed once, asked for on the whole way.
+    place: Place,
     /// The canonical JSON of the target to add; `None` removes the path.
     fragment: Option<Vec<u8>>,
 }
@@ -74,18 +76,23 @@ impl Change {
             fragment.extend_from_slice(format!("{comma}\"{name}\":\"{digest}\"").as_bytes());
         }
         fragment.extend_from_slice(format!("}},\"length\":{length}}}").as_bytes());
-        Ok(Change { path, fragment: Some(fragment) })
+        Ok(Change { place: bins::place(&path), path, fragment: Some(fragment) })
     }
 
     /// A change that removes a path.
     pub fn remove(path: String) -> Result<Change> {
         check_path(&path)?;
-        Ok(Change { path, fragment: None })
+        Ok(Change { place: bins::place(&path), path, fragment: None })
     }
 
     /// The path it is about.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Where the path stands in the hash space.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// The target to add as canonical JSON `{"custom"?:…,"hashes":…,"length":…}`, or `None` for a removal.
@@ -135,7 +142,7 @@ pub struct Batch {
     pub basis: Option<u64>,
     /// At least one change; they apply in this order.
     pub changes: Vec<Change>,
-    /// SHA-256 of all its change lines: two batches are the same if id and digest are.
+    /// Its [`content_digest`]: two batches are the same if id and digest are.
     pub digest: Sha256Digest,
     /// The length of all its change lines.
     pub bytes: usize,
@@ -153,19 +160,29 @@ impl Batch {
                 format!("too many: {} changes, the limit is {MAX_BATCH_CHANGES}; split the batch", changes.len());
             return Err(Error::invalid("changes", rule));
         }
-        let (mut hasher, mut line, mut bytes) = (Sha256::new(), Vec::new(), 0);
-        for change in &changes {
-            line.clear();
-            change.write_line(&mut line);
-            hasher.update(&line);
-            bytes += line.len();
-        }
+        let bytes = changes.iter().map(Change::line_len).sum();
         if bytes > MAX_BATCH_BYTES {
             let rule = format!("too large: {bytes} bytes, the limit is {MAX_BATCH_BYTES}; split the batch");
             return Err(Error::invalid("changes", rule));
         }
-        Ok(Batch { id, basis, changes, digest: hasher.finalize().into(), bytes })
+        let digest = content_digest(changes.iter());
+        Ok(Batch { id, basis, changes, digest, bytes })
     }
+}
+
+/// What a batch says, as one digest: SHA-256 of its change lines by rising place, those at one place in the order of
+/// the batch. That is all the order there is to what a batch does, it does not depend on the repository's layout, and
+/// it can be recomputed from segments, which keep the order within a partition.
+pub fn content_digest<'a>(changes: impl Iterator<Item = &'a Change>) -> Sha256Digest {
+    let mut sorted: Vec<&Change> = changes.collect();
+    sorted.sort_by_key(|c| c.place);
+    let (mut hasher, mut line) = (Sha256::new(), Vec::new());
+    for change in sorted {
+        line.clear();
+        change.write_line(&mut line);
+        hasher.update(&line);
+    }
+    hasher.finalize().into()
 }
 
 /// A batch id: 1 to 128 of `[A-Za-z0-9._:-]`.

@@ -111,20 +111,37 @@ impl Replay<'_> {
             return Ok(());
         }
         let (pool, parallel) = (self.options.pool.clone(), self.options.parallel.max(1));
+        let layout = self.bins()?.layout;
+        let decode = |p: PartitionId| {
+            let run = run.clone();
+            pool.run(move || segments::decode(&run, p, layout))
+        };
+        let decoding: Vec<_> = stream::iter(touched.iter().copied().map(decode)).buffered(parallel).collect().await;
+        let mut decoded = Vec::with_capacity(decoding.len());
+        for found in decoding {
+            decoded.push(found.map_err(|finding| self.lost(finding))?);
+        }
+        let (decoded, own) = (Arc::new(decoded), run.clone());
+        let all = decoded.clone();
+        let digests = pool.run(move || segments::check_digests(&own, &all)).await;
+        self.report.batch_digests += digests.map_err(|finding| self.lost(finding))?;
+        let Some(next) = run.last().map(|last| last.seq + 1) else { return Ok(()) };
         let bins = self.bins()?;
-        let work = touched.iter().map(|p| {
-            let (p, run, state) = (*p, run.clone(), bins.state.clone());
-            let dirty = std::mem::take(&mut bins.dirty[usize::from(p)]);
-            pool.run(move || segments::apply(&state, p, &run, dirty))
+        let work = touched.iter().enumerate().map(|(at, p)| {
+            let (p, decoded, state) = (*p, decoded.clone(), bins.state.clone());
+            let mut dirty = std::mem::take(&mut bins.dirty[usize::from(p)]);
+            pool.run(move || {
+                let batches = &decoded[at].batches;
+                let applied = if batches.is_empty() { Ok(()) } else { state.apply(p, batches, next, &mut dirty) };
+                applied.map(|()| dirty)
+            })
         });
         let work: Vec<_> = work.collect();
         let applied: Vec<_> = stream::iter(work).buffered(parallel).collect().await;
-        for (p, applied) in touched.into_iter().zip(applied) {
-            let applied = applied?.map_err(|finding| self.lost(finding))?;
-            self.report.segments += applied.segments;
-            self.report.changes += applied.changes;
-            self.report.batch_digests += applied.digests;
-            self.bins()?.dirty[usize::from(p)] = applied.dirty;
+        for ((p, dirty), found) in touched.into_iter().zip(applied).zip(&*decoded) {
+            self.report.segments += found.segments;
+            self.report.changes += found.batches.iter().map(|b| b.changes.len() as u64).sum::<u64>();
+            self.bins()?.dirty[usize::from(p)] = dirty?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@
 //!   effect. Void repeats, late rivals and void batches are legal.
 //! - Each root is signed by its own threshold and its predecessor's, and stored with the same bytes.
 //! - The segments of every batch that is not void are there, with the digest, place and number of changes that the
-//!   Commit says, and their content passes validation.
+//!   Commit says, and their content passes validation; that of a valid batch has the batch's digest.
 //! - Every bin, targets.json and snapshot that a cut makes is stored, laid out as tuflog does it, its signed part equal
 //!   to what is rebuilt, with enough signatures, all of them good; no other version exists. State and ids objects,
 //!   Checkpoints and fold reports (bins, lengths, digests, offsets, removals that found nothing) are equal to what is
@@ -32,9 +32,7 @@
 //!
 //! # What is not
 //!
-//! - The content digest of a batch with changes in several partitions: the order in which they stood in the batch is
-//!   kept nowhere. Its changes are still bound by the digests of its segments; what cannot be seen is a verdict
-//!   (duplicate, conflict) that rests on a digest which an intake has made up.
+//! - The content of a batch that was a duplicate or in conflict: only its segments' own digests.
 //! - That the end of the ledger is there, beyond what the store shows: records lost behind the last Checkpoint that the
 //!   pointer or an object speaks of leave no trace.
 //! - Times of Cuts and Renews, which are what a node's clock said; timestamp.json before the present one, and roots,

@@ -167,7 +167,7 @@ pub struct Report {
     pub batches_conflict: u64,
     /// Batches that came too late or were malformed.
     pub batches_void: u64,
-    /// Valid batches whose content digest was computed again; that of a batch in several partitions cannot be.
+    /// Valid batches whose content digest was computed again.
     pub batch_digests: u64,
     /// Segments that a Commit names, read and decoded.
     pub segments: u64,

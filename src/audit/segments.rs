@@ -1,15 +1,14 @@
-//! The segments that a Commit names: found, checked against it, decoded, and applied to the rebuilt bins.
+//! The segments that a Commit names: found, checked against it, and decoded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::report::{Finding, Value};
-use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
-use crate::change::{Change, MAX_BATCH_CHANGES, check_id};
+use crate::bins::{Layout, PartitionId, sha256};
+use crate::change::{Change, MAX_BATCH_CHANGES, check_id, content_digest};
 use crate::error::Result;
-use crate::fold::state::{self, BatchChanges};
+use crate::fold::state::BatchChanges;
 use crate::ledger::Outcome;
 use crate::ledger::record::{Commit, SegmentRef};
 use crate::ledger::segment::Segment;
@@ -75,17 +74,13 @@ pub struct Gathered {
     pub segments: Vec<(SegmentRef, Bytes)>,
 }
 
-/// What applying a run of Commits in one partition came to.
+/// What a run of Commits changes in one partition.
 #[derive(Default)]
-pub struct Applied {
+pub struct Decoded {
     /// Segments decoded.
     pub segments: u64,
-    /// Changes applied.
-    pub changes: u64,
-    /// Batch digests that were computed again.
-    pub digests: u64,
-    /// The bins that changed since the last cut.
-    pub dirty: BTreeSet<Bin>,
+    /// What the valid batches change, in the order in which it applies.
+    pub batches: Vec<BatchChanges>,
 }
 
 /// The place of a segment, for a finding.
@@ -106,35 +101,43 @@ pub fn check_commit(seq: Offset, commit: &Commit, outcomes: &[Outcome]) -> std::
     Ok(())
 }
 
-/// Decodes, checks and applies a run of Commits in one partition.
-pub fn apply(
-    state: &state::State,
-    partition: PartitionId,
-    run: &[Gathered],
-    mut dirty: BTreeSet<Bin>,
-) -> Result<std::result::Result<Applied, Box<Finding>>> {
-    let mut applied = Applied::default();
-    let mut batches = Vec::new();
-    for gathered in run {
-        match decode(gathered, partition, state.layout(), &mut applied) {
-            Ok(found) => batches.extend(found),
-            Err(finding) => return Ok(Err(finding)),
+/// Decodes and checks what a run of Commits changes in one partition.
+pub fn decode(run: &[Gathered], partition: PartitionId, layout: Layout) -> std::result::Result<Decoded, Box<Finding>> {
+    let mut decoded = Decoded::default();
+    run.iter().try_for_each(|gathered| decode_one(gathered, partition, layout, &mut decoded))?;
+    Ok(decoded)
+}
+
+/// Checks the content digest of every valid batch of a run, given what it changes in each partition. Answers how many.
+pub fn check_digests(run: &[Gathered], decoded: &[Decoded]) -> std::result::Result<u64, Box<Finding>> {
+    let mut changes: BTreeMap<(Offset, u32), Vec<&BatchChanges>> = BTreeMap::new();
+    for batch in decoded.iter().flat_map(|d| &d.batches) {
+        changes.entry((batch.seq, batch.index)).or_default().push(batch);
+    }
+    let mut checked = 0;
+    for Gathered { seq, commit, outcomes, .. } in run {
+        let batches = commit.batches.iter().zip(outcomes).enumerate();
+        for (index, (batch, _)) in batches.filter(|(_, (_, o))| **o == Outcome::Valid) {
+            let parts = changes.remove(&(*seq, index as u32)).unwrap_or_default();
+            let found = content_digest(parts.iter().flat_map(|p| &p.changes));
+            if found != batch.digest {
+                let (id, is, want) = (&batch.id, hex::encode(found), hex::encode(batch.digest));
+                let what = format!("Commit whose batch {id:?} has digest {want}, and {is} by its changes");
+                return Err(Finding::altered(format!("ledger seq {seq}"), what));
+            }
+            checked += 1;
         }
     }
-    if let Some(last) = run.last().filter(|_| !batches.is_empty()) {
-        state.apply(partition, &batches, last.seq + 1, &mut dirty)?;
-    }
-    applied.dirty = dirty;
-    Ok(Ok(applied))
+    Ok(checked)
 }
 
 /// What the valid batches of a Commit change in a partition, in the order in which they apply.
-fn decode(
+fn decode_one(
     gathered: &Gathered,
     partition: PartitionId,
     layout: Layout,
-    applied: &mut Applied,
-) -> std::result::Result<Vec<BatchChanges>, Box<Finding>> {
+    decoded: &mut Decoded,
+) -> std::result::Result<(), Box<Finding>> {
     let Gathered { seq, commit, outcomes, segments } = gathered;
     let mut changes: BTreeMap<u32, Vec<Change>> = BTreeMap::new();
     for (named, bytes) in segments.iter().filter(|(named, _)| named.partition == partition) {
@@ -148,7 +151,7 @@ fn decode(
         if segment.partition != partition {
             return Err(wrong(format!("says it is of partition {}", segment.partition)));
         }
-        applied.segments += 1;
+        decoded.segments += 1;
         for (part, lines) in segment.parts {
             match commit.batches.get(part.index as usize) {
                 Some(batch) if batch.id == part.id => {}
@@ -159,14 +162,13 @@ fn decode(
                     )));
                 }
             }
-            let stray = lines.iter().find(|c| layout.partition_of(layout.bin_of(c.path())) != partition);
+            let stray = lines.iter().find(|c| layout.partition_of(layout.bin_at(c.place())) != partition);
             if let Some(stray) = stray {
                 return Err(wrong(format!("holds path {:?}, which is of another partition", stray.path())));
             }
             changes.entry(part.index).or_default().extend(lines);
         }
     }
-    let mut out = Vec::new();
     for (index, (batch, outcome)) in commit.batches.iter().zip(outcomes).enumerate() {
         let changes = changes.remove(&(index as u32)).unwrap_or_default();
         let count = batch.parts.iter().find_map(|(p, n)| (*p == partition).then_some(*n)).unwrap_or(0);
@@ -183,28 +185,7 @@ fn decode(
         if *outcome != Outcome::Valid || changes.is_empty() {
             continue;
         }
-        // The order in which changes of several partitions stood in their batch is not kept anywhere.
-        if batch.parts.len() == 1 {
-            let found = digest(&changes);
-            if found != batch.digest {
-                let (is, want) = (hex::encode(found), hex::encode(batch.digest));
-                return Err(wrong(format!("digest {want} in the Commit, {is} by its changes")));
-            }
-            applied.digests += 1;
-        }
-        applied.changes += u64::from(count);
-        out.push(BatchChanges { seq: *seq, index: index as u32, changes });
+        decoded.batches.push(BatchChanges { seq: *seq, index: index as u32, changes });
     }
-    Ok(out)
-}
-
-/// The content digest of a batch.
-fn digest(changes: &[Change]) -> Sha256Digest {
-    let (mut hasher, mut line) = (Sha256::new(), Vec::new());
-    for change in changes {
-        line.clear();
-        change.write_line(&mut line);
-        hasher.update(&line);
-    }
-    hasher.finalize().into()
+    Ok(())
 }

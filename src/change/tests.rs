@@ -130,3 +130,14 @@ proptest! {
         prop_assert!(Change::from_line(spaced.as_bytes()).is_err());
     }
 }
+
+#[test]
+fn the_content_digest_follows_places_and_the_order_at_one_path_only() {
+    let remove = |p: &str| Change::remove(p.into()).unwrap();
+    let add = |p: &str| Change::add(p.into(), 1, &[("sha256".into(), SHA.into())].into(), None).unwrap();
+    let digest = |changes: &[Change]| Batch::new("x".into(), None, changes.to_vec()).unwrap().digest;
+    let (a, b) = (add("a"), remove("b"));
+    assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[b.clone(), a.clone()]), "they say the same");
+    assert_ne!(digest(&[a.clone(), remove("a")]), digest(&[remove("a"), a.clone()]), "these do not");
+    assert_ne!(digest(&[a.clone(), b]), digest(&[a]));
+}

@@ -386,7 +386,7 @@ fn decode(
                 )));
             }
             if segment.partition != partition
-                || changes.iter().any(|c| layout.partition_of(layout.bin_of(c.path())) != partition)
+                || changes.iter().any(|c| layout.partition_of(layout.bin_at(c.place())) != partition)
             {
                 return Err(Error::corrupt(format!(
                     "a segment of batch {:?} holds changes of another partition",

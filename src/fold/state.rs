@@ -264,7 +264,7 @@ impl State {
         for BatchChanges { seq, index, changes } in batches {
             let mut absent = 0u32;
             for change in changes {
-                let bin = self.layout.bin_of(change.path());
+                let bin = self.layout.bin_at(change.place());
                 let key = target_key(bin, change.path());
                 match change.fragment() {
                     Some(fragment) => {

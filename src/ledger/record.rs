@@ -135,7 +135,7 @@ pub struct Commit {
 pub struct BatchRef {
     /// The id its producer chose.
     pub id: String,
-    /// SHA-256 of its change lines.
+    /// Its content digest: SHA-256 of its change lines by rising place.
     #[serde(with = "hex::serde")]
     #[schemars(with = "String")]
     pub digest: Sha256Digest,

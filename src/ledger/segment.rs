@@ -117,7 +117,7 @@ pub fn cut(batches: &[Batch], layout: Layout, max_bytes: usize) -> Cutting {
     for (index, batch) in batches.iter().enumerate() {
         let mut counts = vec![0u32; partitions];
         for change in &batch.changes {
-            let partition = layout.partition_of(layout.bin_of(change.path()));
+            let partition = layout.partition_of(layout.bin_at(change.place()));
             let p = usize::from(partition);
             counts[p] += 1;
             let part_bytes = batch.id.len() + 64;

@@ -28,11 +28,10 @@ impl Query {
     pub async fn route(&self, path: &str) -> Result<RouteAnswer> {
         check_path(path)?;
         let layout = self.layout().await?;
-        let digest = sha256(path.as_bytes());
-        let bin = layout.bin_of_digest(&digest);
+        let bin = layout.bin_of(path);
         Ok(RouteAnswer {
             path: path.to_owned(),
-            sha256: hex::encode(digest),
+            sha256: hex::encode(sha256(path.as_bytes())),
             bin: layout.name(bin),
             bin_index: bin,
             partition: layout.partition_of(bin),

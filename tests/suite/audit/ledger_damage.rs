@@ -191,10 +191,7 @@ fn an_altered_record_is_found_by_itself_or_by_what_it_made() {
     };
     let digest = hex::encode(commit.batches[0].digest);
     let finding = replaced(&r, commits[1], &digest, &"ab".repeat(32));
-    assert_says(
-        &finding,
-        &[&at(commits[1]), &format!("digest {} in the Commit, {digest} by its changes", "ab".repeat(32))],
-    );
+    assert_says(&finding, &[&at(commits[1]), &format!("has digest {}, and {digest} by its changes", "ab".repeat(32))]);
     assert_says(
         &replaced(&r, commits[1], "\"id\":\"b\"", "\"id\":\"é\""),
         &[&at(commits[1]), "no intake lets through"],
