@@ -91,10 +91,10 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_hashes: Option<Vec<String>>,
 
-    /// File of bearer tokens, one `TOKEN SCOPES` a line; scopes are publish, read and admin, joined by commas
-    #[arg(long, env = "TUFLOG_TOKENS_FILE", value_name = "FILE")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_file: Option<PathBuf>,
+    /// Who may do what
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "Auth::is_empty")]
+    pub auth: Auth,
 
     /// Listen beyond loopback without tokens: anybody who can connect can publish
     #[arg(long, env = "TUFLOG_INSECURE", num_args = 0..=1, default_missing_value = "true")]
@@ -117,6 +117,26 @@ pub struct Settings {
     pub drain_s: Option<u64>,
 }
 
+/// The table `auth`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// File of bearer tokens, one `TOKEN SCOPES` a line; scopes are publish, read and admin, joined by commas
+    #[arg(long = "auth-tokens-file", env = "TUFLOG_AUTH_TOKENS_FILE", value_name = "FILE")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_file: Option<PathBuf>,
+}
+
+impl Auth {
+    fn is_empty(&self) -> bool {
+        *self == Auth::default()
+    }
+
+    fn or(self, fallback: Auth) -> Auth {
+        Auth { tokens_file: self.tokens_file.or(fallback.tokens_file) }
+    }
+}
+
 /// Calls a macro with every field of [`Settings`].
 macro_rules! every_field {
     ($call:ident) => {
@@ -129,7 +149,7 @@ macro_rules! every_field {
             uploads,
             min_free_mib,
             extra_hashes,
-            tokens_file,
+            auth,
             insecure,
             log,
             log_format,
@@ -149,12 +169,12 @@ impl Settings {
     /// Parses the text of a configuration file.
     pub fn parse(text: &str) -> Result<Settings> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid("toml", e.to_string()))?;
-        for key in table.keys() {
+        for key in keys_of(&table, "") {
             if KEYS.contains(&key.as_str()) {
                 continue;
             }
-            let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(key, a).total_cmp(&strsim::jaro(key, b)));
-            let hint = nearest.filter(|k| strsim::jaro(key, k) > 0.7).map(|k| format!("; did you mean `{k}`?"));
+            let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(&key, a).total_cmp(&strsim::jaro(&key, b)));
+            let hint = nearest.filter(|k| strsim::jaro(&key, k) > 0.7).map(|k| format!("; did you mean `{k}`?"));
             let message =
                 format!("is not a setting{}", hint.unwrap_or_else(|| format!(" (known: {})", KEYS.join(", "))));
             return Err(Error::invalid(key, message));
@@ -190,11 +210,34 @@ impl Settings {
     }
 }
 
-macro_rules! names {
-    ($($field:ident),*) => { &[$(stringify!($field)),*] };
+/// Every key of `tuflog.toml`, those of a table with its name before them.
+pub const KEYS: &[&str] = &[
+    "listen",
+    "targets",
+    "min_cut_interval_ms",
+    "queue_mib",
+    "groups",
+    "uploads",
+    "min_free_mib",
+    "extra_hashes",
+    "auth.tokens_file",
+    "insecure",
+    "log",
+    "log_format",
+    "drain_s",
+];
+
+/// The keys of a table and of the tables in it, those with their table's name before them.
+fn keys_of(table: &toml::Table, prefix: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => keys.extend(keys_of(inner, &format!("{prefix}{key}."))),
+            _ => keys.push(format!("{prefix}{key}")),
+        }
+    }
+    keys
 }
-/// Every key of `tuflog.toml`.
-pub const KEYS: &[&str] = every_field!(names);
 
 #[cfg(test)]
 mod tests {
@@ -204,6 +247,8 @@ mod tests {
     fn an_unknown_key_is_refused_with_the_nearest_right_one() {
         let e = Settings::parse("lisen = \"127.0.0.1:1\"").unwrap_err();
         assert_eq!((e.field.as_deref(), e.message.contains("`listen`")), (Some("lisen"), true), "{e}");
+        let e = Settings::parse("[auth]\ntoken_file = \"x\"").unwrap_err();
+        assert!(e.message.contains("`auth.tokens_file`"), "{e}");
         let e = Settings::parse("zzz = 1").unwrap_err();
         assert!(e.message.contains("known: listen"), "{e}");
         assert_eq!(Settings::parse("groups = 0").unwrap_err().field.as_deref(), Some("groups"));
@@ -217,5 +262,15 @@ mod tests {
         let flags = Settings { groups: Some(7), ..Settings::default() };
         let merged = flags.or(file);
         assert_eq!((merged.groups, merged.uploads, merged.listen), (Some(7), Some(3), None));
+        let file = Settings::parse("auth.tokens_file = \"t\"").unwrap();
+        assert_eq!(Settings::default().or(file).auth.tokens_file, Some("t".into()));
+    }
+
+    #[test]
+    fn every_key_is_a_flag_and_every_flag_a_key() {
+        let command = <Settings as clap::Args>::augment_args(clap::Command::new("serve"));
+        let flags: Vec<String> = command.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect();
+        let keys: Vec<String> = KEYS.iter().map(|k| k.replace(['.', '_'], "-")).collect();
+        assert_eq!(flags, keys);
     }
 }

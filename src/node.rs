@@ -51,7 +51,7 @@ pub struct Node {
 impl Node {
     /// Starts every part; when it answers, the node takes batches.
     pub async fn start(dir: DataDir, settings: &Settings) -> Result<Node> {
-        let tokens = settings.tokens_file.as_deref().map(Tokens::read).transpose()?;
+        let tokens = settings.auth.tokens_file.as_deref().map(Tokens::read).transpose()?;
         let listener = listen(settings, tokens.is_some()).await?;
         let addr = listener.local_addr().map_err(|e| Error::unavailable(format!("listen: {e}")))?;
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
@@ -180,11 +180,16 @@ async fn listen(settings: &Settings, tokens: bool) -> Result<TcpListener> {
     let addrs: Vec<SocketAddr> = tokio::net::lookup_host(text).await.map_err(bad)?.collect();
     if !tokens && settings.insecure != Some(true) && addrs.iter().any(|a| !a.ip().is_loopback()) {
         let rule = format!(
-            "{text} is reachable from other machines: set tokens_file, or insecure if anybody who can connect may publish"
+            "{text} is reachable from other machines: set auth.tokens_file, or insecure if anybody who can connect may publish"
         );
         return Err(Error::invalid("listen", rule));
     }
-    TcpListener::bind(&addrs[..]).await.map_err(bad)
+    TcpListener::bind(&addrs[..]).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            Error::unavailable(format!("{text} is in use: stop what listens there, or use another --listen"))
+        }
+        _ => bad(e),
+    })
 }
 
 /// Looks at the free space of the data directory for ever.

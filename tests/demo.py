@@ -199,7 +199,6 @@ def collect(demo: str, facts: Facts, url: str, pid: str) -> None:
     with open(f"/proc/{pid}/io") as f:
         io = dict(line.strip().split(": ") for line in f)
     facts.update(cuts=snapshot, bins=len(bins), targets=published, written=int(io["wchar"]))
-    facts["status"] = server.get("/v1/status")
     if published != facts["expected"]:
         raise Wrong(f"{published} targets are published, {facts['expected']} should be")
     print(f"  {published:,} targets in {len(bins)} bins are published: as many as went in, less what was removed")
@@ -207,12 +206,14 @@ def collect(demo: str, facts: Facts, url: str, pid: str) -> None:
 
 def summary(demo: str, facts: Facts) -> None:
     marks = facts["marks"]
+    with open(os.path.join(demo, "audit.json")) as f:
+        audit = json.load(f)
     importing = marks["import-ended"] - marks["import-started"]
     imported = facts["debian"] + len(crates(demo))
     disk = subprocess.run(["du", "-sb", os.path.join(demo, "data")], check=True, capture_output=True, text=True).stdout
     rows = [
         ("targets published", f"{facts['targets']:,} in {facts['bins']} bins"),
-        ("batches", f"{facts['status'].get('batches') or '(see status)'}, of which {facts['posts']} single changes"),
+        ("batches", f"{audit['batches_valid']:,}, of which {facts['posts']} single changes"),
         ("cuts", f"{facts['cuts']:,}"),
         ("import", f"{imported:,} changes in {importing:.1f} s: {imported / importing:,.0f} changes/s, published"),
         ("POST to visible", f"p50 {facts['p50']:.1f} ms, p99 {facts['p99']:.1f} ms ({POSTS} in sequence)"),

@@ -89,6 +89,7 @@ echo "the server drained and stopped"
 measure mark audit-started
 show "$tuflog" audit --data "$data" || fail "the audit found something (exit code $?)"
 measure mark audit-ended
+"$tuflog" audit --data "$data" --json >"$demo/audit.json"
 
 step "Summary"
 measure summary

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::failure::{Code, Failure, Outcome};
 use super::logging;
-use crate::config::{LogFormat, Settings};
+use crate::config::{Auth, LogFormat, Settings};
 use crate::error::Kind;
 use crate::node;
 
@@ -14,7 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   tuflog serve --data repo
   tuflog serve --data repo --listen 127.0.0.1:0 --targets /srv/targets
-  tuflog serve --data repo --listen 0.0.0.0:8080 --tokens-file /etc/tuflog/tokens
+  tuflog serve --data repo --listen 0.0.0.0:8080 --auth-tokens-file /etc/tuflog/tokens
   TUFLOG_LOG=tuflog=debug tuflog serve --data repo
 
 What it serves:
@@ -77,7 +77,7 @@ fn file(data: &Path, named: Option<&Path>) -> Outcome<Settings> {
     let near = path.parent().unwrap_or(Path::new("."));
     Ok(Settings {
         targets: settings.targets.as_ref().map(|p| near.join(p)),
-        tokens_file: settings.tokens_file.as_ref().map(|p| near.join(p)),
+        auth: Auth { tokens_file: settings.auth.tokens_file.as_ref().map(|p| near.join(p)) },
         ..settings
     })
 }

@@ -15,7 +15,7 @@ pub fn template() -> String {
     );
     let command = Settings::augment_args(Command::new("serve"));
     for key in KEYS {
-        let arg = command.get_arguments().find(|a| a.get_id() == key);
+        let arg = command.get_arguments().find(|a| a.get_id() == key.rsplit('.').next().unwrap_or(key));
         let help = arg.and_then(|a| a.get_help()).map(ToString::to_string).unwrap_or_default();
         let help = help.split(" [default: ").next().unwrap_or_default();
         out.push_str(&format!("\n# {help}\n# {key} = {}\n", value(key)));
@@ -34,7 +34,7 @@ fn value(key: &str) -> String {
         "uploads" => defaults::UPLOADS.to_string(),
         "min_free_mib" => defaults::MIN_FREE_MIB.to_string(),
         "extra_hashes" => "[]".into(),
-        "tokens_file" => "\"/etc/tuflog/tokens\"".into(),
+        "auth.tokens_file" => "\"/etc/tuflog/tokens\"".into(),
         "insecure" => "false".into(),
         "log" => "\"info\"".into(),
         "log_format" => "\"auto\"".into(),
@@ -55,7 +55,7 @@ mod tests {
             template().lines().map(|l| if is_key(l) { l[2..].to_owned() } else { l.to_owned() }).collect();
         let settings = Settings::parse(&active.join("\n")).unwrap();
         let written = serde_json::to_value(&settings).unwrap();
-        assert!(KEYS.iter().all(|k| written.get(k).is_some()), "{written}");
+        assert!(KEYS.iter().all(|k| written.pointer(&format!("/{}", k.replace('.', "/"))).is_some()), "{written}");
         assert!(!template().contains('…') || template().matches('…').count() == 1);
     }
 }

@@ -49,7 +49,7 @@ impl Tokens {
     /// Reads a tokens file. `Invalid` if others than its owner can read it, or for a line that is not as the module
     /// says; the message never holds a token.
     pub fn read(file: &Path) -> Result<Tokens> {
-        let refuse = |why: String| Error::invalid("tokens_file", format!("{}: {why}", file.display()));
+        let refuse = |why: String| Error::invalid("auth.tokens_file", format!("{}: {why}", file.display()));
         let meta = std::fs::metadata(file).map_err(|e| refuse(format!("cannot be read: {e}")))?;
         if meta.mode() & 0o077 != 0 {
             let mode = meta.mode() & 0o777;
@@ -63,7 +63,7 @@ impl Tokens {
     pub fn parse(text: &str) -> Result<Tokens> {
         let mut tokens: Vec<(Sha256Digest, Vec<Scope>)> = Vec::new();
         for (i, line) in text.lines().enumerate() {
-            let refuse = |why: &str| Error::invalid("tokens_file", format!("line {}: {why}", i + 1));
+            let refuse = |why: &str| Error::invalid("auth.tokens_file", format!("line {}: {why}", i + 1));
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
@@ -83,7 +83,7 @@ impl Tokens {
             tokens.push((digest, scopes));
         }
         if tokens.is_empty() {
-            return Err(Error::invalid("tokens_file", "holds no token"));
+            return Err(Error::invalid("auth.tokens_file", "holds no token"));
         }
         Ok(Tokens(tokens))
     }
