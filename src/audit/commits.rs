@@ -9,9 +9,10 @@ use tempfile::TempDir;
 use super::objects::Listed;
 use super::replay::{Replay, Step};
 use super::report::Finding;
-use super::segments::{self, Gathered, Segments};
+use super::segments::{self, Gathered};
 use crate::bins::{Bin, Layout, PartitionId};
 use crate::error::Error;
+use crate::fold::changes::Changes;
 use crate::fold::state::{self, Durability};
 use crate::ledger::Outcome;
 use crate::ledger::record::Commit;
@@ -31,7 +32,7 @@ pub(super) struct Bins {
     /// By bin, how many targets it had when it was rebuilt last.
     pub counts: Vec<u64>,
     pub listed: Listed,
-    segments: Vec<Segments>,
+    changes: Vec<Changes>,
     _scratch: TempDir,
 }
 
@@ -56,7 +57,7 @@ impl Replay<'_> {
             versions: vec![0; bins],
             counts: vec![0; bins],
             listed: Listed::new(std::mem::take(&mut self.names), layout),
-            segments: (0..layout.partitions()).map(|p| Segments::new(&*self.log, p)).collect(),
+            changes: (0..layout.partitions()).map(|p| Changes::new(&*self.log, p, 0)).collect(),
             _scratch: scratch,
         });
         Ok(())
@@ -86,7 +87,7 @@ impl Replay<'_> {
         let mut found = Vec::new();
         for named in commit.segments.iter().filter(|s| touched.contains(&s.partition)) {
             let log = self.log.clone();
-            match self.bins()?.segments[usize::from(named.partition)].at(&*log, named.offset).await? {
+            match self.bins()?.changes[usize::from(named.partition)].at(&*log, named.offset).await? {
                 Some(bytes) => {
                     self.run_bytes += bytes.len();
                     found.push((named.clone(), bytes));

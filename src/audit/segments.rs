@@ -1,4 +1,4 @@
-//! The segments that a Commit names: found, checked against it, and decoded.
+//! The segments that a Commit names: checked against it and decoded.
 
 use std::collections::BTreeMap;
 
@@ -7,60 +7,11 @@ use bytes::Bytes;
 use super::report::{Finding, Value};
 use crate::bins::{Layout, PartitionId, sha256};
 use crate::change::{Change, MAX_BATCH_CHANGES, check_id, content_digest};
-use crate::error::Result;
 use crate::fold::state::BatchChanges;
 use crate::ledger::Outcome;
 use crate::ledger::record::{Commit, SegmentRef};
 use crate::ledger::segment::Segment;
-use crate::log::{Log, Offset, Partition, Reader};
-
-/// How much is read at once, in bytes.
-const READ_BYTES: usize = 1 << 20;
-/// How much of what no Commit has named yet is kept, in bytes; the rest is fetched again if it is named.
-const KEPT_BYTES: usize = 4 << 20;
-
-/// Reads one partition of `changes` forward, and keeps a bounded part of what it has passed.
-pub struct Segments {
-    partition: Partition,
-    reader: Box<dyn Reader>,
-    next: Offset,
-    kept: BTreeMap<Offset, Bytes>,
-    bytes: usize,
-}
-
-impl Segments {
-    /// Reads from the first record on.
-    pub fn new(log: &dyn Log, partition: PartitionId) -> Segments {
-        let partition = Partition::Changes(partition);
-        Segments { partition, reader: log.reader(partition, 0), next: 0, kept: BTreeMap::new(), bytes: 0 }
-    }
-
-    /// The record at an offset, if there is one.
-    pub async fn at(&mut self, log: &dyn Log, offset: Offset) -> Result<Option<Bytes>> {
-        while self.next <= offset {
-            let records = self.reader.read(READ_BYTES).await?;
-            if records.is_empty() {
-                break;
-            }
-            for r in records {
-                self.next = r.offset + 1;
-                self.bytes += r.payload.len();
-                self.kept.insert(r.offset, r.payload);
-            }
-            while self.bytes > KEPT_BYTES {
-                let Some(oldest) = self.kept.keys().copied().find(|o| *o != offset) else { break };
-                self.bytes -= self.kept.remove(&oldest).map_or(0, |b| b.len());
-            }
-        }
-        match self.kept.remove(&offset) {
-            Some(payload) => {
-                self.bytes -= payload.len();
-                Ok(Some(payload))
-            }
-            None => Ok(log.fetch(self.partition, offset).await?.map(|r| r.payload)),
-        }
-    }
-}
+use crate::log::Offset;
 
 /// A Commit with its segments, still to be applied.
 pub struct Gathered {

@@ -32,27 +32,9 @@ impl Changes {
         Changes { partition, reader, next: from, pending: BTreeMap::new(), bytes: 0 }
     }
 
-    /// The segment that a Commit names, or `None` while it is not there yet.
+    /// The segment that a Commit names, or `None` while it is not there yet. One with another digest is `Corrupt`.
     pub async fn take(&mut self, log: &dyn Log, named: &SegmentRef) -> Result<Option<Bytes>> {
-        while self.next <= named.offset {
-            let records = self.reader.read(READ_BYTES).await?;
-            if records.is_empty() {
-                break;
-            }
-            for r in records {
-                self.next = r.offset + 1;
-                self.bytes += r.payload.len();
-                self.pending.insert(r.offset, r.payload);
-            }
-            self.evict(named.offset);
-        }
-        let found = match self.pending.remove(&named.offset) {
-            Some(payload) => {
-                self.bytes -= payload.len();
-                Some(payload)
-            }
-            None => log.fetch(Partition::Changes(self.partition), named.offset).await?.map(|r| r.payload),
-        };
+        let found = self.at(log, named.offset).await?;
         match &found {
             Some(payload) if sha256(payload) != named.digest => Err(Error::corrupt(format!(
                 "segment {} of partition {}: its digest is {}, its Commit says {}",
@@ -62,6 +44,29 @@ impl Changes {
                 hex::encode(named.digest)
             ))),
             _ => Ok(found),
+        }
+    }
+
+    /// The record at an offset, or `None` if there is none, or none yet.
+    pub async fn at(&mut self, log: &dyn Log, offset: Offset) -> Result<Option<Bytes>> {
+        while self.next <= offset {
+            let records = self.reader.read(READ_BYTES).await?;
+            if records.is_empty() {
+                break;
+            }
+            for r in records {
+                self.next = r.offset + 1;
+                self.bytes += r.payload.len();
+                self.pending.insert(r.offset, r.payload);
+            }
+            self.evict(offset);
+        }
+        match self.pending.remove(&offset) {
+            Some(payload) => {
+                self.bytes -= payload.len();
+                Ok(Some(payload))
+            }
+            None => Ok(log.fetch(Partition::Changes(self.partition), offset).await?.map(|r| r.payload)),
         }
     }
 

@@ -11,7 +11,7 @@
 //!          ─► Checkpoint n: the report has done its work
 //! ```
 
-mod changes;
+pub mod changes;
 mod render;
 mod scout;
 pub mod state;
