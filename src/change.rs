@@ -22,6 +22,7 @@ pub use raw::{BatchRequest, ChangeRequest, Op};
 
 /// The most changes a batch may have.
 pub const MAX_BATCH_CHANGES: usize = 100_000;
+const TOO_MANY_CHANGES: &str = "too many: the limit is 100000 changes; split the batch";
 /// The largest batch, in bytes of canonical change lines.
 pub const MAX_BATCH_BYTES: usize = 32 << 20;
 /// The longest batch id, in bytes.
@@ -156,14 +157,12 @@ impl Batch {
             return Err(Error::invalid("changes", "must hold at least one change"));
         }
         if changes.len() > MAX_BATCH_CHANGES {
-            let rule =
-                format!("too many: {} changes, the limit is {MAX_BATCH_CHANGES}; split the batch", changes.len());
-            return Err(Error::invalid("changes", rule));
+            return Err(Error::too_large("changes", TOO_MANY_CHANGES));
         }
         let bytes = changes.iter().map(Change::line_len).sum();
         if bytes > MAX_BATCH_BYTES {
             let rule = format!("too large: {bytes} bytes, the limit is {MAX_BATCH_BYTES}; split the batch");
-            return Err(Error::invalid("changes", rule));
+            return Err(Error::too_large("changes", rule));
         }
         let digest = content_digest(changes.iter());
         Ok(Batch { id, basis, changes, digest, bytes })

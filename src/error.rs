@@ -57,16 +57,23 @@ pub struct Error {
     pub field: Option<String>,
     /// The ledger position to send as `basis` with a retry.
     pub basis: Option<u64>,
+    /// Of an `Invalid`: a smaller request would pass.
+    pub too_large: bool,
 }
 
 impl Error {
     fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), field: None, basis: None }
+        Error { kind, message: message.into(), field: None, basis: None, too_large: false }
     }
 
     /// The input breaks a rule; `field` names the part at fault.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Error {
         Error { field: Some(field.into()), ..Error::new(Kind::Invalid, message) }
+    }
+
+    /// The input is above a limit; `field` names the part to make smaller.
+    pub fn too_large(field: impl Into<String>, message: impl Into<String>) -> Error {
+        Error { too_large: true, ..Error::invalid(field, message) }
     }
 
     /// See [`Kind::Conflict`].

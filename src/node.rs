@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, defaults};
 use crate::data_dir::DataDir;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fold::state::State as BinState;
 use crate::http::metered::MeteredStore;
 use crate::http::metrics::Metrics;
 use crate::http::{self, App, Cause, Health, Tokens};
+use crate::ledger::State;
 use crate::log::Log;
 use crate::log::embedded::EmbeddedLog;
 use crate::pool::Pool;
@@ -29,12 +30,16 @@ use crate::query::Query;
 use crate::recover;
 use crate::store::Store;
 use crate::store::local::{self, LocalStore};
+use crate::tuf::key::KeyRing;
 use crate::tuf::key_file;
 
 pub use engine::{Engine, Parts, Progress};
 
 /// How often free space is looked at.
 const DISK_EVERY: Duration = Duration::from_millis(500);
+
+/// How far the repository's time may be ahead of the clock before that is worth a warning, in seconds.
+const MAX_AHEAD_S: u64 = 300;
 
 /// A running node on the embedded log and a local store.
 pub struct Node {
@@ -60,7 +65,18 @@ impl Node {
         let store: Arc<dyn Store> =
             Arc::new(MeteredStore::new(Arc::new(LocalStore::open(&dir.store())?), metrics.clone()));
         let keys = Arc::new(key_file::load_online(&dir.keys())?);
-        let start = recover::start(&*log, &*store).await?;
+        let start = match recover::start(&*log, &*store).await {
+            Err(e) if e.kind == Kind::Invalid && recover::pointer(&*store).await?.is_some() => {
+                let what = "the log is empty and the store is not: is the log's volume there?";
+                return Err(Error::corrupt(what));
+            }
+            start => start?,
+        };
+        let end = recover::check_store(&*log, &*store, &start).await?;
+        check_keys(&keys, &end)?;
+        if let Some(ahead) = end.time.checked_sub(clock.now()).filter(|s| *s > MAX_AHEAD_S) {
+            tracing::warn!(ahead_s = ahead, "the repository's time is ahead of this clock: expiry counts from there");
+        }
         let state = Arc::new(BinState::open(&dir.state(), start.layout()?)?);
         let pool = Pool::threads(std::thread::available_parallelism().map_or(2, |n| n.get()));
         let parts = Parts {
@@ -171,6 +187,16 @@ pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
             }
         }
     }
+}
+
+/// Every key that signs now must be there: better to say so at the start than at the next cut.
+fn check_keys(keys: &KeyRing, state: &State) -> Result<()> {
+    for root in [state.root.as_ref(), state.stamp.as_ref().map(|s| &s.root)].into_iter().flatten() {
+        for role in [&root.root.targets, &root.root.snapshot, &root.root.timestamp] {
+            keys.signers(&role.key_ids).map_err(|e| Error::invalid("keys", e.message))?;
+        }
+    }
+    Ok(())
 }
 
 /// Binds the address; beyond loopback only with tokens or an explicit `insecure`.

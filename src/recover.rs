@@ -14,9 +14,9 @@ use crate::ledger::record::{Checkpoint, ObjectRef, Record};
 use crate::ledger::saved::Saved;
 use crate::ledger::{Follower, State};
 use crate::log::{Log, Offset, Partition};
-use crate::store::{self, Store};
+use crate::store::{self, POINTER, Store};
 use crate::tuf::envelope::Envelope;
-use crate::tuf::parse::{self, Snapshot};
+use crate::tuf::parse::{self, Snapshot, Timestamp};
 use crate::tuf::root::Root;
 
 /// How many ledger positions are looked at first when reading backwards; then four times as many, and so on.
@@ -155,6 +155,38 @@ pub async fn start(log: &dyn Log, store: &dyn Store) -> Result<State> {
         Some(c) => state_at(log, store, c.seq + 1).await,
         None => Ok(genesis(log).await?.state),
     }
+}
+
+/// Refuses a store that cannot be that of this ledger, such as one of the two restored from an older backup. Goes on
+/// from `start`; answers the state at the ledger's end.
+pub async fn check_store(log: &dyn Log, store: &dyn Store, start: &State) -> Result<State> {
+    let pointer = pointer(store).await?;
+    let state = advance(log, start.clone(), log.end(Partition::Ledger).await?).await?;
+    let (is, says) = (pointer.as_ref().map_or(0, |p| p.version), state.stamp.as_ref().map_or(0, |s| s.version));
+    if is > says {
+        return Err(Error::corrupt(format!(
+            "{POINTER} is version {is}, the ledger ends at version {says}: records are missing, or the store is of \
+             another log"
+        )));
+    }
+    let Some(stamp) = &state.stamp else { return Ok(state) };
+    snapshot(store, stamp.n, &stamp.snapshot, &stamp.root.root)
+        .await
+        .map_err(|e| e.context(format!("the ledger ends at checkpoint {}, the store does not hold it", stamp.n)))?;
+    let named = |t: &Timestamp| (t.expires, t.snapshot.version, t.snapshot.length, t.snapshot.sha256);
+    let stamped = (stamp.expires, stamp.n, stamp.snapshot.length, stamp.snapshot.sha256);
+    match pointer.filter(|p| p.version == stamp.version && named(p) != stamped) {
+        Some(_) => Err(Error::corrupt(format!("{POINTER} version {is} is not the one that the ledger says"))),
+        None => Ok(state),
+    }
+}
+
+/// What the pointer says; `None` before the first checkpoint.
+pub async fn pointer(store: &dyn Store) -> Result<Option<Timestamp>> {
+    let Some(bytes) = store.get(POINTER).await? else { return Ok(None) };
+    let parsed = Envelope::open(&bytes).and_then(|e| parse::parse_timestamp(e.signed));
+    let hint = "remove it and start again: it follows from the ledger";
+    parsed.map(Some).map_err(|e| Error::corrupt(format!("{POINTER}: {}; {hint}", e.message)))
 }
 
 /// A reader of the whole ledger, past its Format record so that it knows the layout.

@@ -3,14 +3,15 @@
 //! Unknown fields, duplicate keys at any depth and wrong types are refused with the path of the field. The fast path
 //! parses once; only a refusal parses a second time to find out where.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Batch, Change, HASHES};
+use super::{Batch, Change, HASHES, MAX_BATCH_CHANGES, MAX_CUSTOM_BYTES, MAX_CUSTOM_DEPTH, TOO_MANY_CHANGES};
 use crate::error::{Error, Result};
 
 /// `POST /v1/batches`: an ordered list of changes, all or nothing.
@@ -25,6 +26,7 @@ pub struct BatchRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<u64>,
     /// 1 to 100,000 changes; they apply in this order.
+    #[serde(deserialize_with = "bounded_changes")]
     pub changes: Vec<ChangeRequest>,
 }
 
@@ -68,11 +70,8 @@ impl BatchRequest {
     /// Validates every change. `id` stands in for an absent one; `extra_hashes` names the algorithms admitted beside
     /// sha256.
     pub fn validate(self, id: impl FnOnce() -> String, extra_hashes: &[String]) -> Result<Batch> {
-        let mut changes = Vec::with_capacity(self.changes.len().min(super::MAX_BATCH_CHANGES + 1));
+        let mut changes = Vec::with_capacity(self.changes.len());
         for (i, change) in self.changes.into_iter().enumerate() {
-            if i > super::MAX_BATCH_CHANGES {
-                break; // refused below, by number
-            }
             changes.push(change.validate(extra_hashes).map_err(|e| e.within(&format!("changes[{i}]")))?);
         }
         Batch::new(self.id.unwrap_or_else(id), self.basis, changes)
@@ -126,18 +125,41 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
         let mut de = serde_json::Deserializer::from_slice(text);
         match serde_path_to_error::deserialize::<_, T>(&mut de) {
             Err(e) if e.path().iter().next().is_some() => {
-                let field = e.path().to_string();
-                Error::invalid(field, e.into_inner().to_string())
+                let (field, message) = (e.path().to_string(), e.into_inner().to_string());
+                let too_large = message.starts_with(TOO_MANY_CHANGES);
+                Error { too_large, ..Error::invalid(field, message) }
             }
             _ => Error { field: None, ..Error::invalid("", format!("not a valid request: {first}")) },
         }
     })
 }
 
-/// A map of strings in which no key stands twice.
+/// The changes of a batch. Parsing stops at the first one too many: what is refused must not take memory either.
+fn bounded_changes<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Vec<ChangeRequest>, D::Error> {
+    struct Bounded;
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<ChangeRequest>;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an array of changes")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut out = Vec::new();
+            while let Some(change) = seq.next_element()? {
+                if out.len() == MAX_BATCH_CHANGES {
+                    return Err(de::Error::custom(TOO_MANY_CHANGES));
+                }
+                out.push(change);
+            }
+            Ok(out)
+        }
+    }
+    d.deserialize_seq(Bounded)
+}
+
+/// A map of strings in which no key stands twice, and which has no more keys than there are algorithms.
 fn unique_map<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<BTreeMap<String, String>>, D::Error> {
-    struct Unique;
-    impl<'de> Visitor<'de> for Unique {
+    struct Hashes;
+    impl<'de> Visitor<'de> for Hashes {
         type Value = BTreeMap<String, String>;
         fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
             f.write_str("an object of strings")
@@ -145,6 +167,9 @@ fn unique_map<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<BTr
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
             let mut out = BTreeMap::new();
             while let Some((key, value)) = map.next_entry::<String, String>()? {
+                if out.len() == HASHES.len() {
+                    return Err(de::Error::custom(format!("has more than {} algorithms", HASHES.len())));
+                }
                 if out.insert(key.clone(), value).is_some() {
                     return Err(de::Error::custom(format!("key {key:?} stands twice")));
                 }
@@ -152,59 +177,89 @@ fn unique_map<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<BTr
             Ok(out)
         }
     }
-    d.deserialize_map(Unique).map(Some)
+    d.deserialize_map(Hashes).map(Some)
 }
 
+/// `custom`, bounded while it is parsed.
 fn unique_value<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Option<Value>, D::Error> {
-    UniqueValue::deserialize(d).map(|v| Some(v.0))
+    // Canonical JSON of the largest `custom` has no more values than every second byte.
+    let left = Cell::new(MAX_CUSTOM_BYTES / 2);
+    Unique { left: &left, depth: 0 }.deserialize(d).map(Some)
 }
 
-/// Any JSON value in which no object has a key twice.
-struct UniqueValue(Value);
+/// Any JSON value in which no object has a key twice, and which is no larger than `custom` may be.
+#[derive(Clone, Copy)]
+struct Unique<'a> {
+    /// How many values there may be yet.
+    left: &'a Cell<usize>,
+    depth: usize,
+}
 
-impl<'de> Deserialize<'de> for UniqueValue {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<UniqueValue, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a JSON value")
-            }
-            fn visit_bool<E>(self, b: bool) -> std::result::Result<Value, E> {
-                Ok(Value::Bool(b))
-            }
-            fn visit_i64<E>(self, n: i64) -> std::result::Result<Value, E> {
-                Ok(n.into())
-            }
-            fn visit_u64<E>(self, n: u64) -> std::result::Result<Value, E> {
-                Ok(n.into())
-            }
-            fn visit_f64<E: de::Error>(self, n: f64) -> std::result::Result<Value, E> {
-                Err(E::custom(format!("numbers must be integers within ±(2^53 - 1), found {n}")))
-            }
-            fn visit_str<E>(self, s: &str) -> std::result::Result<Value, E> {
-                Ok(s.into())
-            }
-            fn visit_unit<E>(self) -> std::result::Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
-                let mut out = Vec::new();
-                while let Some(UniqueValue(item)) = seq.next_element()? {
-                    out.push(item);
-                }
-                Ok(out.into())
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
-                let mut out = serde_json::Map::new();
-                while let Some((key, UniqueValue(item))) = map.next_entry::<String, _>()? {
-                    if out.insert(key.clone(), item).is_some() {
-                        return Err(de::Error::custom(format!("key {key:?} stands twice")));
-                    }
-                }
-                Ok(out.into())
+impl Unique<'_> {
+    fn take<E: de::Error>(self, values: usize) -> std::result::Result<(), E> {
+        match self.left.get().checked_sub(values) {
+            Some(left) => Ok(self.left.set(left)),
+            None => Err(E::custom(format!("too large: the limit is {MAX_CUSTOM_BYTES} bytes"))),
+        }
+    }
+
+    fn inner<E: de::Error>(self) -> std::result::Result<Self, E> {
+        match self.depth {
+            // One level is left to the validation, which says where it is.
+            depth if depth > MAX_CUSTOM_DEPTH => Err(E::custom(format!("nests deeper than {MAX_CUSTOM_DEPTH}"))),
+            depth => Ok(Unique { depth: depth + 1, ..self }),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Unique<'_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> std::result::Result<Value, D::Error> {
+        self.take(1)?;
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique<'_> {
+    type Value = Value;
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, b: bool) -> std::result::Result<Value, E> {
+        Ok(Value::Bool(b))
+    }
+    fn visit_i64<E>(self, n: i64) -> std::result::Result<Value, E> {
+        Ok(n.into())
+    }
+    fn visit_u64<E>(self, n: u64) -> std::result::Result<Value, E> {
+        Ok(n.into())
+    }
+    fn visit_f64<E: de::Error>(self, n: f64) -> std::result::Result<Value, E> {
+        Err(E::custom(format!("numbers must be integers within ±(2^53 - 1), found {n}")))
+    }
+    fn visit_str<E: de::Error>(self, s: &str) -> std::result::Result<Value, E> {
+        self.take(s.len() / 2)?;
+        Ok(s.into())
+    }
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
+        let (inner, mut out) = (self.inner()?, Vec::new());
+        while let Some(item) = seq.next_element_seed(inner)? {
+            out.push(item);
+        }
+        Ok(out.into())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+        let (inner, mut out) = (self.inner()?, serde_json::Map::new());
+        while let Some(key) = map.next_key::<String>()? {
+            self.take(key.len() / 2)?;
+            let item = map.next_value_seed(inner)?;
+            if out.insert(key.clone(), item).is_some() {
+                return Err(de::Error::custom(format!("key {key:?} stands twice")));
             }
         }
-        d.deserialize_any(Any).map(UniqueValue)
+        Ok(out.into())
     }
 }

@@ -58,6 +58,7 @@ fn every_refusal_names_the_field_and_the_rule() {
         (add(",\"custom\":{\"a\":{\"b\":1,\"b\":2}}"), "changes[0].custom", "twice"),
         (add(",\"custom\":{\"a\":\"\\u0007\"}"), "changes[0].custom.a", "control"),
         (add(",\"custom\":{\"a\":\"e\\u0301\"}"), "changes[0].custom.a", "normal form C"),
+        (add(&format!(",\"custom\":{{\"a\":[{}0]}}", "0,".repeat(9_000))), "changes[0].custom", "too large"),
         (add(&format!(",\"custom\":{deep}")), "changes[0].custom.a.a.a.a.a.a.a.a", "deeper than 8"),
         (add(&format!(",\"custom\":{{\"a\":\"{}\"}}", "x".repeat(17_000))), "changes[0].custom", "too large"),
     ];
@@ -94,7 +95,7 @@ fn too_many_changes_are_refused_by_number() {
     let one = "{\"op\":\"remove\",\"path\":\"a\"},".repeat(MAX_BATCH_CHANGES);
     assert!(batch(&format!("[{}]", one.trim_end_matches(','))).is_ok());
     let e = batch(&format!("[{one}{{\"op\":\"remove\",\"path\":\"a\"}}]")).unwrap_err();
-    assert_eq!(e.field.as_deref(), Some("changes"));
+    assert_eq!((e.field.as_deref(), e.too_large), (Some("changes"), true), "{e}");
 }
 
 #[test]

@@ -96,7 +96,8 @@ pub struct Compactor {
     last_cut_ticks: Option<u64>,
     /// The seq of the Cut of each checkpoint that the pointer does not cover yet, and of the one it stands at.
     cut_seqs: BTreeMap<u64, Offset>,
-    /// The latest time at which the log took a record that was read.
+    /// When the log took the last record that was read. Not the latest such time: a clock that was wrong once and is
+    /// right again must not look wrong.
     log_time: u64,
     pointer: u64,
 }
@@ -196,7 +197,7 @@ impl Compactor {
         let mut worked = false;
         while let Some(entry) = self.follower.next().await? {
             worked = true;
-            self.log_time = self.log_time.max(entry.time);
+            self.log_time = entry.time;
             match entry.event {
                 Event::Cut => {
                     self.enter_cut()?;
@@ -396,6 +397,10 @@ impl Compactor {
             Some(bytes) => parse::parse_timestamp(Envelope::open(bytes)?.signed)?.version,
         };
         if version < stamp.version {
+            if self.last.as_ref().is_none_or(|(n, ..)| *n != stamp.n) {
+                // Not built here: it was stored before its Checkpoint was appended, unless the store lost it since.
+                recover::snapshot(&*self.parts.store, stamp.n, &stamp.snapshot, &stamp.root.root).await?;
+            }
             let signers = self.parts.keys.signers(&stamp.root.root.timestamp.key_ids)?;
             let meta = Meta { version: stamp.n, length: stamp.snapshot.length, sha256: stamp.snapshot.sha256 };
             let new = role::timestamp(&signers, stamp.version, stamp.expires, &meta);

@@ -117,15 +117,10 @@ impl Failure {
     }
 }
 
-/// True for the refusals that a smaller batch mends: its number of changes or its bytes, not one of its fields.
-fn is_too_large(e: &Error) -> bool {
-    e.kind == Kind::Invalid && e.field.as_deref() == Some("changes") && e.message.starts_with("too ")
-}
-
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
         let status = match e.kind {
-            Kind::Invalid if is_too_large(&e) => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::Invalid if e.too_large => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Invalid => StatusCode::BAD_REQUEST,
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::Unavailable | Kind::Indeterminate => StatusCode::SERVICE_UNAVAILABLE,

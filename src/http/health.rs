@@ -16,13 +16,13 @@ pub enum Cause {
     Draining,
     /// There is little room on the disk.
     Disk,
-    /// A room cannot go on for now, such as a compactor with a wrong clock. Writes are still committed.
-    Room,
+    /// A room, by its number, cannot go on for now, such as a compactor with a wrong clock. Writes are still committed.
+    Room(usize),
 }
 
 impl Cause {
     fn refuses_writes(self) -> bool {
-        self != Cause::Room
+        !matches!(self, Cause::Room(_))
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
         assert!(health.check_writes().is_err());
         health.clear(Cause::Starting);
         assert!(health.check_writes().is_ok() && health.reasons().is_empty());
-        health.set(Cause::Room, "clock");
+        health.set(Cause::Room(1), "clock");
         assert!(health.check_writes().is_ok());
         health.set(Cause::Disk, "disk full");
         assert!(health.check_writes().unwrap_err().message.contains("disk full"));

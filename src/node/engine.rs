@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -30,6 +30,8 @@ use crate::tuf::key::KeyRing;
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two tries of a step.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// How long after a failure, beside the pause, a room must have gone on before the failure counts as over.
+const CALM: Duration = Duration::from_secs(1);
 /// How long an actor waits for news before it looks anyway.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -141,14 +143,17 @@ impl Engine {
                 }
             }));
         };
-        spawn("intake".into(), Box::pin(drive("intake", Room::Intake(intake), stop.clone(), parts.health.clone())));
+        spawn("intake".into(), Box::pin(drive(0, Room::Intake(intake), stop.clone(), parts.health.clone())));
         let room = Room::Compactor { compactor, settled, progress: progress.clone() };
-        spawn("compactor".into(), Box::pin(drive("compactor", room, stop.clone(), parts.health.clone())));
+        spawn("compactor".into(), Box::pin(drive(1, room, stop.clone(), parts.health.clone())));
         for fold in folds {
             let partition = fold.partition();
             let room =
                 Room::Fold { fold: Some(fold), partition, parts: fold_parts.clone(), progress: progress.clone() };
-            spawn(format!("fold {partition}"), Box::pin(drive("fold", room, stop.clone(), parts.health.clone())));
+            spawn(
+                format!("fold {partition}"),
+                Box::pin(drive(2 + usize::from(partition), room, stop.clone(), parts.health.clone())),
+            );
         }
         Ok(Engine {
             intake: handle,
@@ -248,6 +253,14 @@ impl Room {
         }
     }
 
+    fn name(&self) -> &'static str {
+        match self {
+            Room::Intake(_) => "intake",
+            Room::Fold { .. } => "fold",
+            Room::Compactor { .. } => "compactor",
+        }
+    }
+
     fn idle(&self) -> Duration {
         match self {
             Room::Compactor { compactor, .. } => Duration::from_millis(compactor.due_in_ms()),
@@ -257,23 +270,23 @@ impl Room {
 }
 
 /// Steps a room until it is told to stop or meets a fatal error.
-async fn drive(name: &'static str, mut room: Room, stop: CancellationToken, health: Arc<Health>) -> Result<()> {
+async fn drive(number: usize, mut room: Room, stop: CancellationToken, health: Arc<Health>) -> Result<()> {
+    let name = room.name();
     let mut pause = MIN_PAUSE;
-    let mut stuck = false;
+    // The last failure, while it is too recent to be over: a room that starts again succeeds before it fails again.
+    let mut failed: Option<Instant> = None;
     while !stop.is_cancelled() {
         let stepped = room.step().await;
-        if stuck && stepped.is_ok() {
-            health.clear(Cause::Room);
-            stuck = false;
+        if failed.is_some_and(|at| at.elapsed() > CALM + pause) {
+            health.clear(Cause::Room(number));
+            (failed, pause) = (None, MIN_PAUSE);
         }
         let waited: Result<()> = match stepped {
             Ok(true) => {
-                pause = MIN_PAUSE;
                 tokio::task::yield_now().await;
                 continue;
             }
             Ok(false) => {
-                pause = MIN_PAUSE;
                 let idle = room.idle();
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
@@ -287,11 +300,12 @@ async fn drive(name: &'static str, mut room: Room, stop: CancellationToken, heal
             if e.is_fatal() {
                 return Err(e);
             }
-            if e.kind != Kind::Indeterminate || pause > MIN_PAUSE {
+            // One append without an answer is nothing to speak of.
+            if e.kind != Kind::Indeterminate || failed.is_some() {
                 tracing::warn!(room = name, kind = %e.kind, error = %e, "tries again");
-                health.set(Cause::Room, format!("{name}: {e}"));
-                stuck = true;
+                health.set(Cause::Room(number), format!("{name}: {e}"));
             }
+            failed = Some(Instant::now());
             let jitter = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

@@ -99,7 +99,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value> {
 }
 
 fn invalid(field: Option<String>, message: String) -> Error {
-    Error { kind: Kind::Invalid, message, field, basis: None }
+    Error { kind: Kind::Invalid, message, field, basis: None, too_large: false }
 }
 
 /// True if `bytes` are exactly the canonical text of the value they hold (see the module for the one exception).

@@ -11,7 +11,7 @@ use tuflog::log::{Log, Partition};
 use tuflog::pool::Pool;
 use tuflog::recover;
 
-use crate::help::scratch;
+use crate::help::{PATIENCE, scratch};
 use crate::http_site::{Site, add, fresh, refused};
 
 /// A site whose intake stands still, with room for `queue_bytes`.
@@ -26,17 +26,23 @@ async fn standing(queue_bytes: usize, wait: Duration) -> (Site, Intake, Handle, 
 }
 
 async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        tokio::task::yield_now().await;
-    }
+    let met = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, met).await.expect("waited in vain");
 }
 
 async fn drive_until_seen(intake: &mut Intake, id: &str) {
-    while intake.state().ids.get(id).is_none() {
-        if !intake.step().await.unwrap() {
-            intake.ready().await.unwrap();
+    let seen = async {
+        while intake.state().ids.get(id).is_none() {
+            if !intake.step().await.unwrap() {
+                intake.ready().await.unwrap();
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("waited in vain for the Commit of {id}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,6 +71,7 @@ async fn a_batch_goes_its_way_though_its_sender_hangs_up() {
     let head = format!("POST /v1/batches HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all((head + &body).as_bytes()).await.unwrap();
     until(|| handle.queued_bytes() > 0).await;
+    intake.step().await.unwrap(); // accepted: from here on it needs nobody
     drop(stream);
     drive_until_seen(&mut intake, "left").await;
 }

@@ -64,13 +64,42 @@ impl Medium {
         let doing = || format!("cannot open the log in {}", dir.display());
         let usable = |e: io::Error| Error::invalid("data", format!("{}: {e}", doing()));
         fs::create_dir_all(dir).map_err(usable)?;
+        let fresh = Medium::is_fresh(dir).map_err(|e| e.context(doing()))?;
         let mark = File::options().create(true).truncate(false).read(true).write(true).open(dir.join(MARK_FILE));
         let mark = mark.map_err(usable)?;
         Medium::check_room(dir).map_err(|e| e.context(doing()))?;
-        let db = DB::open(&options(), dir).map_err(|e| open_error(&e).context(doing()))?;
+        let mut options = options();
+        options.create_if_missing(fresh);
+        let db = DB::open(&options, dir).map_err(|e| open_error(&e).context(doing()))?;
         let medium = Medium { db, mark: Some(mark) };
         medium.check_format(true).and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
         Ok(medium)
+    }
+
+    /// Whether a database may be made here. One that has lost its CURRENT file must not be: RocksDB would begin anew
+    /// and purge all that it does not know.
+    fn is_fresh(dir: &Path) -> Result<bool> {
+        if dir.join("CURRENT").exists() {
+            return Ok(false);
+        }
+        let looked = fs::read_dir(dir).and_then(|entries| {
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let holds_data = [".sst", ".blob", ".log"].iter().any(|end| name.ends_with(end)) || name == MARK_FILE;
+                if holds_data && entry.metadata()?.len() > 0 {
+                    return Ok(Some(name));
+                }
+            }
+            Ok(None)
+        });
+        match looked {
+            Ok(None) => Ok(true),
+            Ok(Some(name)) => Err(Error::corrupt(format!(
+                "{name} is there, the file CURRENT is missing: put it back from a backup, or all of the log"
+            ))),
+            Err(e) => Err(Error::unavailable(format!("it cannot be looked at: {e}"))),
+        }
     }
 
     pub fn open_read_only(dir: &Path) -> Result<Medium> {
@@ -214,7 +243,6 @@ fn options() -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
     let mut o = Options::default();
-    o.create_if_missing(true);
     o.set_block_based_table_factory(&table);
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     o.set_write_buffer_size(MEMTABLE_BYTES);
