@@ -63,10 +63,16 @@ impl DataDir {
         let name = path.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o644);
-        let lock = options.open(&name).map_err(|e| failed(&name, &e))?;
+        let (lock, writable) = match options.open(&name) {
+            Ok(lock) => (lock, true),
+            // A backup mounted read-only, or another's repository, can be read: its lock is there.
+            Err(e) if cannot_write(&e) => (File::open(&name).map_err(|_| failed(&name, &e))?, false),
+            Err(e) => return Err(failed(&name, &e)),
+        };
         let dir = DataDir { path: path.to_owned(), _lock: lock };
         match flock(&dir._lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => dir.withdraw_addr()?, // its node was killed
+            Ok(()) if writable => dir.withdraw_addr()?, // its node was killed
+            Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(in_use(path)),
             Err(e) => return Err(failed(&name, &e.into())),
         }
@@ -167,13 +173,15 @@ fn in_use(path: &Path) -> Error {
     })
 }
 
+fn cannot_write(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
 fn failed(path: &Path, e: &io::Error) -> Error {
     let place = path.display().to_string();
-    match e.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory | io::ErrorKind::ReadOnlyFilesystem => {
-            Error::invalid(place, e.to_string())
-        }
-        _ => Error::unavailable(format!("{place}: {e}")),
+    match cannot_write(e) || e.kind() == io::ErrorKind::NotADirectory {
+        true => Error::invalid(place, e.to_string()),
+        false => Error::unavailable(format!("{place}: {e}")),
     }
 }
 

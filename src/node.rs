@@ -78,7 +78,8 @@ impl Node {
             tracing::warn!(ahead_s = ahead, "the repository's time is ahead of this clock: expiry counts from there");
         }
         let state = Arc::new(BinState::open(&dir.state(), start.layout()?)?);
-        let pool = Pool::threads(std::thread::available_parallelism().map_or(2, |n| n.get()));
+        let width = std::thread::available_parallelism().map_or(2, |n| n.get());
+        let pool = Pool::threads(width);
         let parts = Parts {
             log: log.clone(),
             store: store.clone(),
@@ -101,7 +102,8 @@ impl Node {
             published: engine.published.clone(),
             folds: Box::new(move || progress.folds()),
             clock,
-            pool,
+            // Of its own: a large request that is parsed must not hold up what is being published.
+            pool: Pool::threads(width),
             health: health.clone(),
             metrics,
             options: http::Options {

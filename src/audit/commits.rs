@@ -1,9 +1,13 @@
 //! Commits: what they name is gathered, then decoded and applied to the replayed bins, the partitions side by side.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::objects::Listed;
@@ -21,6 +25,8 @@ use crate::log::Offset;
 /// How many bytes of segments are decoded and applied together.
 const RUN_BYTES: usize = 16 << 20;
 
+const SCRATCH_PREFIX: &str = "tuflog-audit-";
+
 /// The bins as replayed, once the layout is known.
 pub(super) struct Bins {
     pub layout: Layout,
@@ -33,22 +39,47 @@ pub(super) struct Bins {
     pub counts: Vec<u64>,
     pub listed: Listed,
     changes: Vec<Changes>,
-    _scratch: TempDir,
+    _scratch: Scratch,
+}
+
+/// A temporary directory for the replayed bins. Also removes those of audits that were killed: nobody locks them.
+struct Scratch {
+    dir: TempDir,
+    _lock: File,
+}
+
+impl Scratch {
+    fn new(within: Option<&Path>) -> io::Result<Scratch> {
+        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
+        for entry in fs::read_dir(&within)?.flatten() {
+            let left = entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX);
+            if left && lock(&entry.path()).is_ok() {
+                let _ = fs::remove_dir_all(entry.path()); // another's, perhaps: the audit does not depend on it
+            }
+        }
+        loop {
+            let dir = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(&within)?;
+            let locked = lock(dir.path());
+            if dir.path().exists() {
+                return Ok(Scratch { dir, _lock: locked? });
+            } // else one that started at the same time took it for left behind
+        }
+    }
+}
+
+fn lock(dir: &Path) -> io::Result<File> {
+    let handle = File::open(dir)?;
+    flock(&handle, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(handle)
 }
 
 impl Replay<'_> {
     /// Makes room for the bins, once the layout is known.
     pub(super) fn open_bins(&mut self) -> Step {
         let layout = self.state.layout()?;
-        let no_room = |e: std::io::Error| Error::unavailable(format!("no temporary directory for the audit: {e}"));
-        let mut builder = tempfile::Builder::new();
-        let prefix = builder.prefix("tuflog-audit-");
-        let scratch = match &self.options.scratch {
-            Some(dir) => prefix.tempdir_in(dir),
-            None => prefix.tempdir(),
-        };
-        let scratch = scratch.map_err(no_room)?;
-        let opened = state::State::open_with(state::options(), scratch.path(), layout, Durability::Flushes)?;
+        let scratch = Scratch::new(self.options.scratch.as_deref())
+            .map_err(|e| Error::unavailable(format!("no temporary directory for the audit: {e}")))?;
+        let opened = state::State::open_with(state::options(), scratch.dir.path(), layout, Durability::Flushes)?;
         let (bins, partitions) = (layout.bins() as usize, usize::from(layout.partitions()));
         self.bins = Some(Bins {
             layout,

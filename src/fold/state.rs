@@ -83,6 +83,15 @@ fn db(e: rocksdb::Error) -> Error {
     }
 }
 
+fn open_db(options: &Options, dir: &Path) -> Result<DB> {
+    DB::open(options, dir).map_err(|e| match e.as_ref().contains("No such file or directory") {
+        true => {
+            Error::corrupt(format!("bin state: a file of it is missing: remove {}, it is rebuilt: {e}", dir.display()))
+        }
+        false => db(e),
+    })
+}
+
 fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![tag];
     parts.iter().for_each(|p| out.extend_from_slice(p));
@@ -131,7 +140,7 @@ impl State {
 
     /// Opens a state with options of one's own, such as an in-memory environment.
     pub fn open_with(options: Options, dir: &Path, layout: Layout, durability: Durability) -> Result<State> {
-        let opened = RwLock::new(Some(DB::open(&options, dir).map_err(db)?));
+        let opened = RwLock::new(Some(open_db(&options, dir)?));
         let (broken, dir) = (AtomicBool::new(false), dir.to_owned());
         Ok(State { db: opened, broken, options, dir, layout, durability })
     }
@@ -142,7 +151,7 @@ impl State {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         if self.broken.load(Ordering::SeqCst) || slot.is_none() {
             drop(slot.take()); // before it is opened again: RocksDB locks its directory
-            *slot = Some(DB::open(&self.options, &self.dir).map_err(db)?);
+            *slot = Some(open_db(&self.options, &self.dir)?);
             self.broken.store(false, Ordering::SeqCst);
         }
         Ok(())

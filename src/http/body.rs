@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -17,14 +17,21 @@ use crate::pool::Pool;
 
 /// The largest body: a batch as large as one may be, with room for a spelling that is not canonical.
 pub const MAX_BODY_BYTES: usize = MAX_BATCH_BYTES + (8 << 20);
-/// How many bytes of bodies may be in memory at once; beyond it 503.
+/// How many bytes of large bodies may be in memory at once; beyond it 503.
 pub const MAX_BODIES_BYTES: usize = 4 * MAX_BODY_BYTES;
+/// A body up to here is small. Small ones have room of their own: no number of large ones keeps them out.
+const SMALL_BODY_BYTES: usize = 1 << 20;
+/// How many bytes of small bodies may be in memory at once; beyond it 503.
+const SMALL_BODIES_BYTES: usize = 64 << 20;
+/// How long a body may stand still while it comes.
+const STILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How much of a body that is too large is read and dropped, so that its sender gets to read the answer.
 const DROPPED_BYTES: usize = 256 << 20;
 
 /// The room for bodies.
 pub struct Bodies {
-    room: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     pool: Pool,
     patience: Duration,
 }
@@ -33,13 +40,53 @@ pub struct Bodies {
 pub struct Whole {
     /// What was sent, without its transfer or content encoding.
     pub bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Room,
+}
+
+/// The room that one body takes.
+struct Room {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    bytes: usize,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Takes room for more bytes; never waits, for those who wait would hold what others wait for.
+    fn grow(&mut self, more: usize) -> Answer<()> {
+        let before = self.bytes;
+        self.bytes += more;
+        let (all, bytes) = match self.bytes {
+            small if small <= SMALL_BODY_BYTES => (&self.small, more),
+            _ if before > SMALL_BODY_BYTES => (&self.large, more),
+            all => {
+                self.held = None;
+                (&self.large, all)
+            }
+        };
+        let busy = |_| Failure::from(Error::unavailable("too many large requests at once: try again")).closing();
+        let taken = all.clone().try_acquire_many_owned(bytes as u32).map_err(busy)?;
+        match &mut self.held {
+            None => self.held = Some(taken),
+            Some(held) => held.merge(taken),
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        (self.bytes, self.held) = (0, None);
+    }
 }
 
 impl Bodies {
     /// `patience` is how long a body may take to come.
     pub fn new(pool: Pool, patience: Duration) -> Bodies {
-        Bodies { room: Arc::new(Semaphore::new(MAX_BODIES_BYTES)), pool, patience }
+        let semaphore = |bytes| Arc::new(Semaphore::new(bytes));
+        Bodies { small: semaphore(SMALL_BODIES_BYTES), large: semaphore(MAX_BODIES_BYTES), pool, patience }
+    }
+
+    fn room(&self) -> Room {
+        Room { small: self.small.clone(), large: self.large.clone(), bytes: 0, held: None }
     }
 
     /// Reads a body to its end, and undoes gzip.
@@ -60,32 +107,30 @@ impl Bodies {
         if !gzip {
             return Ok(whole);
         }
-        let room = self.room.clone();
-        self.pool.run(move || gunzip(&room, &whole)).await
+        let room = self.room();
+        self.pool.run(move || gunzip(room, &whole)).await
     }
 
     async fn read_all(&self, headers: &HeaderMap, body: Body) -> Answer<Whole> {
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let mut room = None;
+        let mut room = self.room();
         let mut chunks = body.into_data_stream();
         let mut whole = BytesMut::new();
         let mut first = Bytes::new();
         let mut length = 0;
         let mut too_large = announced.is_some_and(|n| n > MAX_BODY_BYTES);
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|e| {
-                Failure::from(Error::invalid("body", format!("did not come to its end: {e}"))).closing()
-            })?;
+        while let Some(chunk) = next(&mut chunks).await? {
             length += chunk.len();
             too_large |= length > MAX_BODY_BYTES;
             if too_large {
-                (whole, first, room) = (BytesMut::new(), Bytes::new(), None);
+                (whole, first) = (BytesMut::new(), Bytes::new());
+                room.clear();
                 if length > DROPPED_BYTES {
                     break;
                 }
                 continue;
             }
-            take(&self.room, &mut room, chunk.len())?;
+            room.grow(chunk.len())?;
             if first.is_empty() && whole.is_empty() {
                 first = chunk; // most bodies are one chunk: no copy
                 continue;
@@ -105,9 +150,18 @@ impl Bodies {
     }
 }
 
-fn gunzip(all: &Arc<Semaphore>, packed: &Whole) -> Answer<Whole> {
-    let (mut out, mut room) = (Vec::new(), None);
-    let mut reader = flate2::bufread::GzDecoder::new(&packed.bytes[..]);
+async fn next(chunks: &mut BodyDataStream) -> Answer<Option<Bytes>> {
+    match tokio::time::timeout(STILL_PATIENCE, chunks.next()).await {
+        Ok(chunk) => chunk
+            .transpose()
+            .map_err(|e| Failure::from(Error::invalid("body", format!("did not come to its end: {e}"))).closing()),
+        Err(_) => Err(Failure::timed_out()),
+    }
+}
+
+fn gunzip(mut room: Room, packed: &Whole) -> Answer<Whole> {
+    let mut out = Vec::new();
+    let mut reader = flate2::bufread::MultiGzDecoder::new(&packed.bytes[..]);
     let mut chunk = [0; 16 << 10];
     loop {
         let n = reader.read(&mut chunk).map_err(|e| Error::invalid("body", format!("is not gzip: {e}")))?;
@@ -118,18 +172,7 @@ fn gunzip(all: &Arc<Semaphore>, packed: &Whole) -> Answer<Whole> {
             let what = format!("too large: the limit of a request is {MAX_BODY_BYTES} bytes unpacked; split the batch");
             return Err(Failure::too_large(what));
         }
-        take(all, &mut room, n)?;
+        room.grow(n)?;
         out.extend_from_slice(&chunk[..n]);
     }
-}
-
-/// Takes room for more bytes; never waits, for those who wait would hold what others wait for.
-fn take(all: &Arc<Semaphore>, room: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Answer<()> {
-    let busy = |_| Failure::from(Error::unavailable("too many large requests at once: try again")).closing();
-    let more = all.clone().try_acquire_many_owned(bytes as u32).map_err(busy)?;
-    match room {
-        None => *room = Some(more),
-        Some(room) => room.merge(more),
-    }
-    Ok(())
 }

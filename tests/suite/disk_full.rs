@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::help::{self, PATIENCE};
 use crate::server::{self, Server};
 
-/// Writes until `left` bytes remain, or as far as it goes.
+/// Writes on until `left` bytes remain, or as far as it goes.
 fn fill(path: &Path, left: u64) {
-    let mut file = File::create(path).unwrap();
+    let mut file = File::options().create(true).append(true).open(path).unwrap();
     let block = vec![1u8; 1 << 20];
     while tuflog::store::local::free_bytes(path.parent().unwrap()).unwrap() > left {
         if file.write_all(&block).is_err() {
@@ -99,9 +99,9 @@ fn a_server_that_ran_into_the_end_of_the_disk_goes_on_when_there_is_room() {
     let server = Server::start(&data, &["--min-free-mib", "0"]);
     let mut acknowledged = Vec::new();
     for round in 0..3 {
-        fill(&filler, 0);
         let mut refused = 0;
         for i in 0..200 {
+            fill(&filler, 0); // again and again: the server gives room back as it tidies up
             let id = format!("full-{round}-{i}");
             match post(&server, &id, 1_000) {
                 (202, _) => acknowledged.push(id), // perhaps without room to publish it

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tuflog::http::openapi;
 
+use crate::help::PATIENCE;
 use crate::http_site::{BINS, PARTITIONS, Setup, Site, add, digest, refused, remove};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,6 +258,32 @@ async fn what_is_above_the_limits_gets_413_and_gzip_is_unpacked() {
     let batch = json!({"changes": (0..2_000).map(|i| add(&format!("g/{i}"), "x")).collect::<Vec<_>>()}).to_string();
     assert_eq!(post(gzip(&batch)).await.unwrap().status(), 200);
     assert_eq!(site.visible().await.len(), 2_000);
+    let (head, tail) = (r#"{"changes":[{"op":"remove","#, r#""path":"g/0"}]}"#);
+    assert_eq!(post([gzip(head), gzip(tail)].concat()).await.unwrap().status(), 200, "as pigz and cat write it");
+    assert_eq!(site.visible().await.len(), 1_999);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_requests_that_stand_still_leave_room_for_small_ones() {
+    use tuflog::http::{MAX_BODIES_BYTES, MAX_BODY_BYTES};
+    let site = Site::start().await;
+    let most = MAX_BODY_BYTES - 1_000;
+    let mut standing = Vec::new();
+    for _ in 0..MAX_BODIES_BYTES / most {
+        let mut stream = TcpStream::connect(site.addr).await.unwrap();
+        let head = format!("POST /v1/batches HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; most]).await.unwrap();
+        standing.push(stream);
+    }
+    let large = json!({"changes": vec![remove("x"); 50_000]}).to_string();
+    let full = async {
+        while site.client.post(site.url("/v1/batches")).body(large.clone()).send().await.unwrap().status() != 503 {}
+    };
+    tokio::time::timeout(PATIENCE, full).await.expect("large ones fill their room");
+    assert_eq!(site.post("?wait=published", &json!({"changes": [add("small", "s")]})).await.0, 200);
+    drop(standing);
     site.stop().await;
 }
 

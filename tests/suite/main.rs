@@ -14,6 +14,7 @@ mod http_site;
 mod ledger;
 mod log_contract;
 mod log_embedded;
+mod mismatch;
 mod schemas;
 mod server;
 mod store_contract;
