@@ -197,10 +197,11 @@ struct Unique<'a> {
 
 impl Unique<'_> {
     fn take<E: de::Error>(self, values: usize) -> std::result::Result<(), E> {
-        match self.left.get().checked_sub(values) {
-            Some(left) => Ok(self.left.set(left)),
-            None => Err(E::custom(format!("too large: the limit is {MAX_CUSTOM_BYTES} bytes"))),
-        }
+        let Some(left) = self.left.get().checked_sub(values) else {
+            return Err(E::custom(format!("too large: the limit is {MAX_CUSTOM_BYTES} bytes")));
+        };
+        self.left.set(left);
+        Ok(())
     }
 
     fn inner<E: de::Error>(self) -> std::result::Result<Self, E> {
