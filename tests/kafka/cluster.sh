@@ -144,12 +144,24 @@ wait_for_all() {
   done
 }
 
+# Ends nodes in good order; a controller without its majority would not end by itself for long.
+end() {
+  local tries
+  kill "$@" 2>/dev/null || true
+  for ((tries = 0; tries < 40; tries++)); do
+    kill -0 "$@" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -KILL "$@" 2>/dev/null || true
+  wait
+}
+
 up() {
   local dir=$2 pids=() n
   [ -f "$dir/cluster.env" ] || create "$@"
   load "$dir"
   [ "$nodes $base" = "$1 $3" ] || die "the cluster in $dir has $nodes nodes from port $base on: remove $dir to make another"
-  trap 'kill "${pids[@]}" 2>/dev/null; wait' EXIT
+  trap 'end "${pids[@]}"' EXIT
   trap 'exit 130' INT TERM
   for ((n = 1; n <= nodes; n++)); do
     (node "$dir" "$n") >"$dir/node-$n.log" 2>&1 &
