@@ -1,7 +1,7 @@
 # Everything needs a Rust toolchain and a Debian-like system; `make setup` installs the rest.
 # CARGO_TARGET_DIR is honoured. One profile (dev, optimised) serves demo, tests and production.
 
-.PHONY: help setup build demo test planted
+.PHONY: help setup build demo test planted kafka
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -24,3 +24,10 @@ test: setup ## format, lints, all tests, and the README's commands as written
 
 planted: setup ## plant each known bug in a copy of the tree; the simulation must catch it
 	tests/simulation/planted.sh
+
+NODES ?= 1
+DIR ?= ./.cache/kafka-data
+PORT ?= 9092
+kafka: ## a real Kafka in the foreground, no Docker; NODES=1|3, PORT=9092, data in DIR=./.cache/kafka-data
+	@tests/kafka/setup.sh
+	@tests/kafka/cluster.sh up $(NODES) $(DIR) $(PORT)

@@ -31,6 +31,7 @@
 //! `tests/suite/log_contract.rs` runs the same suite against every driver.
 
 pub mod embedded;
+pub mod kafka;
 pub mod memory;
 
 use bytes::Bytes;

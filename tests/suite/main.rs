@@ -11,6 +11,7 @@ mod http;
 mod http_files;
 mod http_queue;
 mod http_site;
+mod kafka;
 mod ledger;
 mod log_contract;
 mod log_embedded;

@@ -1,0 +1,160 @@
+//! A reader: one consumer, placed by offset, woken by librdkafka itself.
+//!
+//! What is there when a reader is placed is not skipped over in silence: until it has seen that much, a read waits for
+//! it (some milliseconds, or `Unavailable`). After that a read takes what has arrived and waits for nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::consumer::{Cursor, Event};
+use super::{PATIENCE, Shared, closed};
+use crate::error::{Error, Kind, Result};
+use crate::log::{Offset, Partition, Reader, Record};
+
+/// The most that one read gives, whatever it may.
+const READ_BYTES: usize = 8 << 20;
+
+pub(super) struct KafkaReader {
+    shared: Arc<Shared>,
+    of: Partition,
+    /// Where the next read begins.
+    next: Offset,
+    /// Its consumer, which stands behind what is held; `None` until it is needed.
+    cursor: Option<Cursor>,
+    /// Records that have arrived.
+    held: VecDeque<Record>,
+    held_bytes: usize,
+    /// What it must have seen before a read may be empty: `None` as long as that is not known.
+    until: Option<Offset>,
+    /// What the next read answers when nothing is held. A place that is not there stays so until a seek.
+    error: Option<Error>,
+}
+
+impl KafkaReader {
+    pub fn new(shared: Arc<Shared>, of: Partition, from: Offset) -> KafkaReader {
+        let (held, held_bytes) = (VecDeque::new(), 0);
+        KafkaReader { shared, of, next: from, cursor: None, held, held_bytes, until: None, error: None }
+    }
+
+    /// The offset behind what is held.
+    fn behind(&self) -> Offset {
+        self.held.back().map_or(self.next, |record| record.offset + 1)
+    }
+
+    fn placed(&mut self) -> Result<&Cursor> {
+        self.shared.check_open()?;
+        let at = self.behind();
+        let cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => {
+                let (topic, partition) = self.shared.topics.place(self.of)?;
+                Cursor::tail(&self.shared, topic, partition, at)?
+            }
+        };
+        Ok(self.cursor.insert(cursor))
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Record(record) if record.offset < self.behind() => {} // read already
+            Event::Record(record) => {
+                self.held_bytes += record.payload.len();
+                self.held.push_back(record);
+            }
+            Event::End => self.until = self.until.map(|_| 0),
+            Event::Trouble(e) => self.error = Some(e),
+            Event::Broken(e) => {
+                let of = self.of;
+                self.error = Some(e.context(format!("{of:?}, position {}", self.behind())));
+            }
+        }
+    }
+
+    /// Waits for an event and takes it.
+    async fn wait(&mut self) -> Result<()> {
+        let closing = self.shared.closed.clone();
+        let cursor = self.placed()?;
+        let event = tokio::select! {
+            event = cursor.next() => event,
+            () = closing.cancelled() => return Err(closed()),
+        };
+        self.take(event);
+        Ok(())
+    }
+
+    /// Takes what has arrived, as far as `max_bytes` need it.
+    fn gather(&mut self, max_bytes: usize) -> Result<()> {
+        while self.error.is_none() && (self.held.is_empty() || self.held_bytes <= max_bytes) {
+            let Some(event) = self.placed()?.now() else { break };
+            self.take(event);
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, max_bytes: usize) -> Result<Vec<Record>> {
+        let max_bytes = max_bytes.min(READ_BYTES);
+        if self.error.is_none() {
+            self.gather(max_bytes)?;
+        }
+        while self.held.is_empty() && self.error.is_none() {
+            let until = match self.until {
+                Some(until) => until,
+                None => {
+                    self.placed()?; // connects meanwhile
+                    *self.until.insert(self.shared.end(self.of).await?)
+                }
+            };
+            if self.next >= until {
+                return Ok(Vec::new());
+            }
+            let waited = tokio::time::timeout(PATIENCE, self.wait()).await;
+            waited.unwrap_or_else(|_| Err(Error::unavailable(format!("{:?} gives no record", self.of))))?;
+            self.gather(max_bytes)?;
+        }
+        if self.held.is_empty() {
+            return match &self.error {
+                Some(e) if e.kind == Kind::Corrupt => Err(e.clone()),
+                _ => self.error.take().map_or(Ok(Vec::new()), Err),
+            };
+        }
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while let Some(record) = self.held.front() {
+            bytes += record.payload.len();
+            if bytes > max_bytes && !records.is_empty() {
+                break;
+            }
+            self.next = record.offset + 1;
+            self.held_bytes -= record.payload.len();
+            records.extend(self.held.pop_front());
+        }
+        self.shared.note(self.of, self.next);
+        Ok(records)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        while self.held.is_empty() && self.error.is_none() {
+            self.wait().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Reader for KafkaReader {
+    fn read(&mut self, max_bytes: usize) -> BoxFuture<'_, Result<Vec<Record>>> {
+        Box::pin(KafkaReader::read(self, max_bytes))
+    }
+
+    fn ready(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(KafkaReader::ready(self))
+    }
+
+    fn seek(&mut self, at: Offset) {
+        if at == self.next && self.error.is_none() {
+            return;
+        }
+        // A new consumer is there sooner than one that waits at the broker comes back.
+        *self = KafkaReader::new(self.shared.clone(), self.of, at);
+    }
+}
