@@ -20,7 +20,7 @@ use crate::fold::changes::Changes;
 use crate::fold::state::{self, Durability};
 use crate::ledger::Outcome;
 use crate::ledger::record::Commit;
-use crate::log::Offset;
+use crate::log::{Offset, Partition};
 
 /// How many bytes of segments are decoded and applied together.
 const RUN_BYTES: usize = 16 << 20;
@@ -118,7 +118,12 @@ impl Replay<'_> {
         let mut found = Vec::new();
         for named in commit.segments.iter().filter(|s| touched.contains(&s.partition)) {
             let log = self.log.clone();
-            match self.bins()?.changes[usize::from(named.partition)].at(&*log, named.offset).await? {
+            let place = Partition::Changes(named.partition);
+            let found_here = match self.bins()?.changes[usize::from(named.partition)].at(&*log, named.offset).await? {
+                None => log.fetch(place, named.offset).await?.map(|r| r.payload),
+                some => some,
+            };
+            match found_here {
                 Some(bytes) => {
                     self.run_bytes += bytes.len();
                     found.push((named.clone(), bytes));

@@ -39,6 +39,8 @@ use entries::Entries;
 const READ_BYTES: usize = 1 << 20;
 /// A clock that is this far behind the log's own is not believed, in seconds.
 const MAX_CLOCK_LAG_S: u64 = 300;
+/// How often the pointer is looked at while another is about to move it, in milliseconds.
+const POINTER_POLL_MS: u64 = 10;
 /// Renewals alone do not make a cut before this share of the renewal period has passed since the last one.
 const RENEWAL_SHARE: u64 = 64;
 
@@ -59,6 +61,8 @@ pub struct Parts {
     pub min_cut_interval_ms: Arc<AtomicU64>,
     /// How long a compactor that did not make the last cut waits before it acts in another's place, in milliseconds.
     pub patience_ms: u64,
+    /// False for one that only follows what the others do, and says where the pointer stands.
+    pub acts: bool,
     /// Told where the pointer stands whenever it has moved.
     pub published: Arc<watch::Sender<Published>>,
 }
@@ -100,6 +104,8 @@ pub struct Compactor {
     /// right again must not look wrong.
     log_time: u64,
     pointer: u64,
+    /// Since when the pointer has been behind and is another's to move, in clock ticks.
+    pointer_since: Option<u64>,
 }
 
 impl Compactor {
@@ -122,6 +128,7 @@ impl Compactor {
             cut_seqs: BTreeMap::new(),
             log_time: 0,
             pointer: 0,
+            pointer_since: None,
         };
         let state = &compactor.follower.state;
         if let Some(stamp) = &state.stamp {
@@ -138,10 +145,13 @@ impl Compactor {
     /// may be called again.
     pub async fn step(&mut self) -> Result<bool> {
         let mut worked = self.read_ledger().await?;
-        worked |= self.read_folds().await?;
         if self.move_pointer().await? {
             return Ok(true);
         }
+        if !self.parts.acts {
+            return Ok(worked);
+        }
+        worked |= self.read_folds().await?;
         if self.awaited.is_some_and(|offset| self.follower.state.next <= offset) {
             return Ok(worked);
         }
@@ -165,7 +175,7 @@ impl Compactor {
     pub async fn ready(&mut self) -> Result<()> {
         tokio::select! {
             done = self.follower.ready() => done,
-            done = self.folds.ready() => done,
+            done = self.folds.ready(), if self.parts.acts => done,
         }
     }
 
@@ -175,7 +185,8 @@ impl Compactor {
         let ticks = self.parts.clock.ticks_ms();
         let pace = self.last_cut_ticks.map(|t| (t + self.min_cut_interval_ms()).saturating_sub(ticks));
         let patience = self.waiting_since.map(|t| (t + self.parts.patience_ms).saturating_sub(ticks));
-        [pace, patience].into_iter().flatten().filter(|ms| *ms > 0).min().unwrap_or(IDLE_MS).min(IDLE_MS)
+        let pointer = self.pointer_since.map(|_| POINTER_POLL_MS);
+        [pace, patience, pointer].into_iter().flatten().filter(|ms| *ms > 0).min().unwrap_or(IDLE_MS).min(IDLE_MS)
     }
 
     /// The state after the last record read.
@@ -223,7 +234,7 @@ impl Compactor {
         (self.built, self.state_objects, self.waiting_since) = (None, None, None);
         self.last_cut_ticks = Some(self.parts.clock.ticks_ms());
         self.cut_seqs.insert(open.n, open.seq);
-        if open.n % open.settings.state_every == 0 {
+        if self.parts.acts && open.n % open.settings.state_every == 0 {
             self.state_objects = Some(saved::save(state)?);
         }
         Ok(())
@@ -386,6 +397,13 @@ impl Compactor {
         Ok((Entries::of_snapshot(layout, &snapshot.bins)?, Some(snapshot.targets)))
     }
 
+    /// True for the compactor that made the cut, and for another once it has waited out its patience.
+    fn may_move(&mut self, n: u64) -> bool {
+        let ticks = self.parts.clock.ticks_ms();
+        let since = *self.pointer_since.get_or_insert(ticks);
+        self.parts.acts && (self.own_cut == n || ticks >= since + self.parts.patience_ms)
+    }
+
     /// Moves timestamp.json to where the ledger says. Anybody may: its content follows from the ledger.
     async fn move_pointer(&mut self) -> Result<bool> {
         let Some(stamp) = self.follower.state.stamp.clone().filter(|s| s.version > self.pointer) else {
@@ -397,6 +415,9 @@ impl Compactor {
             Some(bytes) => parse::parse_timestamp(Envelope::open(bytes)?.signed)?.version,
         };
         if version < stamp.version {
+            if !self.may_move(stamp.n) {
+                return Ok(false);
+            }
             if self.last.as_ref().is_none_or(|(n, ..)| *n != stamp.n) {
                 // Not built here: it was stored before its Checkpoint was appended, unless the store lost it since.
                 recover::snapshot(&*self.parts.store, stamp.n, &stamp.snapshot, &stamp.root.root).await?;
@@ -408,7 +429,7 @@ impl Compactor {
                 return Ok(true); // somebody else moved it: read it again
             }
         }
-        self.pointer = version.max(stamp.version);
+        (self.pointer, self.pointer_since) = (version.max(stamp.version), None);
         if version <= stamp.version {
             let seq = self.cut_seqs.get(&stamp.n).copied().unwrap_or(0);
             self.cut_seqs.retain(|n, _| *n >= stamp.n);

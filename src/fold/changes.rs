@@ -47,7 +47,7 @@ impl Changes {
         }
     }
 
-    /// The record at an offset, or `None` if there is none, or none yet.
+    /// The record at an offset, or `None` if there is none, or none has been read yet.
     pub async fn at(&mut self, log: &dyn Log, offset: Offset) -> Result<Option<Bytes>> {
         while self.next <= offset {
             let records = self.reader.read(READ_BYTES).await?;
@@ -66,6 +66,7 @@ impl Changes {
                 self.bytes -= payload.len();
                 Ok(Some(payload))
             }
+            None if self.next <= offset => Ok(None), // the reader will come to it
             None => Ok(log.fetch(Partition::Changes(self.partition), offset).await?.map(|r| r.payload)),
         }
     }

@@ -81,6 +81,8 @@ pub struct Fold {
     stored: Offset,
     dirty: BTreeSet<Bin>,
     report: Option<Outgoing>,
+    /// See [`Fold::published`].
+    published: Option<(u64, Offset)>,
 }
 
 /// The report of the last cut.
@@ -122,12 +124,19 @@ impl Fold {
             stored,
             dirty,
             report,
+            published: None,
         })
     }
 
     /// The seq of the next ledger record it will take.
     pub fn position(&self) -> Offset {
         self.position
+    }
+
+    /// The last checkpoint that it has passed, and the offset of this partition in it: one past the highest of what
+    /// is published.
+    pub fn published(&self) -> Option<(u64, Offset)> {
+        self.published
     }
 
     /// The partition it folds.
@@ -195,7 +204,10 @@ impl Fold {
                     self.held = Some(entry);
                     break;
                 }
-                (_, Event::Checkpoint(n)) => run.reported |= self.report.as_ref().is_some_and(|r| r.n <= *n),
+                (Record::Checkpoint(c), Event::Checkpoint(n)) => {
+                    run.reported |= self.report.as_ref().is_some_and(|r| r.n <= *n);
+                    run.published = Some((*n, c.ends[usize::from(self.partition)]));
+                }
                 _ => {}
             }
             if self.held.is_none() {
@@ -233,6 +245,7 @@ impl Fold {
         if run.reported {
             self.report = None;
         }
+        self.published = run.published.or(self.published);
         self.position = run.next;
         self.run = None;
         Ok(true)
@@ -353,6 +366,8 @@ struct Run {
     next: Offset,
     /// The Checkpoint of the report was read.
     reported: bool,
+    /// The last Checkpoint of the run, with the partition's offset in it.
+    published: Option<(u64, Offset)>,
 }
 
 /// A bin rendered and stored, not yet durable.

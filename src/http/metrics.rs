@@ -187,7 +187,8 @@ impl Metrics {
         let next = app.query.ledger_end().await?;
         self.ledger_next.set(next);
         self.queue_bytes.set(app.intake.queued_bytes() as u64);
-        for (partition, position) in (0..).zip((app.folds)()) {
+        self.fold_position.clear(); // partitions come and go
+        for (partition, position) in (app.folds)() {
             self.fold_position.get_or_create(&Partition { partition }).set(position);
         }
         if let Some(p) = published::published(app).await? {

@@ -28,6 +28,7 @@ mod published;
 mod serve;
 mod variants;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub use published::{
 };
 pub use serve::serve;
 
+use crate::bins::PartitionId;
 use crate::clock::{Clock, Stopwatch};
 use crate::compact::Published;
 use crate::config::defaults;
@@ -107,8 +109,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Where the pointer stands.
     pub published: watch::Receiver<Published>,
-    /// Each partition's position: the ledger seq its fold takes next.
-    pub folds: Box<dyn Fn() -> Vec<Offset> + Send + Sync>,
+    /// The position of each partition that is folded here: the ledger seq its fold takes next.
+    pub folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
     /// For the age of what is published.
     pub clock: Arc<dyn Clock>,
     /// Where large requests are parsed and files compressed.
@@ -127,7 +129,7 @@ pub struct App {
     query: Query,
     store: Arc<dyn Store>,
     published: watch::Receiver<Published>,
-    folds: Box<dyn Fn() -> Vec<Offset> + Send + Sync>,
+    folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
     clock: Arc<dyn Clock>,
     pool: Pool,
     health: Arc<Health>,

@@ -191,10 +191,10 @@ pub async fn status(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Status
     let next = app.query.ledger_end().await?;
     let reasons = app.health.reasons();
     let folds = (app.folds)();
-    let partitions = (0..).zip(&folds).map(|(partition, position)| PartitionStatus {
+    let partitions = folds.into_iter().map(|(partition, position)| PartitionStatus {
         partition,
-        position: *position,
-        behind: next.saturating_sub(*position),
+        position,
+        behind: next.saturating_sub(position),
     });
     Ok(Json(StatusAnswer {
         version: env!("CARGO_PKG_VERSION").into(),

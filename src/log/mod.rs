@@ -34,8 +34,11 @@ pub mod embedded;
 pub mod kafka;
 pub mod memory;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::bins::PartitionId;
 use crate::error::Result;
@@ -91,4 +94,15 @@ pub trait Reader: Send + Sync {
 
     /// Places the reader before the first record at or after `at`.
     fn seek(&mut self, at: Offset);
+}
+
+/// Which worker folds which partitions, where there are several. It is for efficiency only: a fold that runs where it
+/// should not writes the same bytes.
+pub trait Membership: Send + Sync {
+    /// The partitions that are this worker's now.
+    fn owned(&self) -> watch::Receiver<BTreeSet<PartitionId>>;
+
+    /// Makes visible to the log's own tools that checkpoint `n` has published a partition up to `end` (exclusive).
+    /// Never waits; what is told later counts.
+    fn tell(&self, partition: PartitionId, end: Offset, n: u64);
 }

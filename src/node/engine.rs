@@ -3,9 +3,9 @@
 //! The rooms are steps; here they become tasks. A step that fails with a kind that time may heal is taken again after
 //! a pause; a fatal kind ends the engine, for going on could make it worse.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -14,26 +14,20 @@ use tokio_util::sync::CancellationToken;
 use crate::bins::PartitionId;
 use crate::clock::Clock;
 use crate::compact::{self, Compactor, Published};
-use crate::error::{Error, Kind, Result};
+use crate::config::{Role, Roles};
+use crate::error::{Error, Result};
+use crate::fold;
 use crate::fold::state::State as BinState;
-use crate::fold::{self, Fold};
-use crate::http::{Cause, Health};
+use crate::http::Health;
 use crate::intake::{self, Intake};
 use crate::ledger::State;
-use crate::log::{Log, Offset, Partition};
+use crate::log::{Log, Membership, Offset, Partition};
 use crate::pool::Pool;
-use crate::recover::{self, Source};
 use crate::store::Store;
 use crate::tuf::key::KeyRing;
 
-/// The first pause after a failed step; it doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause between two tries of a step.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// How long after a failure, beside the pause, a room must have gone on before the failure counts as over.
-const CALM: Duration = Duration::from_secs(1);
-/// How long an actor waits for news before it looks anyway.
-const IDLE: Duration = Duration::from_secs(1);
+use super::folds::Folds;
+use super::room::{Room, drive};
 
 /// What an engine is made of.
 pub struct Parts {
@@ -59,21 +53,32 @@ pub struct Parts {
     pub min_cut_interval_ms: u64,
     /// Told when a room cannot go on for now.
     pub health: Arc<Health>,
+    /// What this process does.
+    pub roles: Roles,
+    /// Who folds what; `None` where this is the only process.
+    pub membership: Option<Arc<dyn Membership>>,
+    /// How long a compactor waits before it acts in another's place, in milliseconds.
+    pub patience_ms: u64,
 }
 
-/// Where the rooms stand, sampled as they go.
+/// Where the folds of this process stand, sampled as they go.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// The seq of the next ledger record, per partition's fold.
-    folds: Vec<AtomicU64>,
-    /// The same for the compactor.
-    compactor: AtomicU64,
+    folds: Mutex<BTreeMap<PartitionId, Offset>>,
 }
 
 impl Progress {
-    /// The seq of the next ledger record, per partition's fold.
-    pub fn folds(&self) -> Vec<Offset> {
-        self.folds.iter().map(|p| p.load(Ordering::Relaxed)).collect()
+    /// The seq of the next ledger record, for each partition that is folded here.
+    pub fn folds(&self) -> BTreeMap<PartitionId, Offset> {
+        self.folds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn fold_at(&self, partition: PartitionId, next: Offset) {
+        self.folds.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, next);
+    }
+
+    pub(super) fn fold_ended(&self, partition: PartitionId) {
+        self.folds.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
     }
 }
 
@@ -102,10 +107,7 @@ impl Engine {
         let (settled, settled_rx) = watch::channel((0, false));
         let (fatal, fatal_rx) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let progress = Arc::new(Progress {
-            folds: (0..layout.partitions()).map(|_| AtomicU64::new(0)).collect(),
-            compactor: AtomicU64::new(0),
-        });
+        let progress = Arc::new(Progress::default());
         let hurry = Arc::new(AtomicU64::new(parts.min_cut_interval_ms));
         let fold_parts = fold::Parts {
             log: parts.log.clone(),
@@ -122,16 +124,13 @@ impl Engine {
             clock: parts.clock.clone(),
             pool: parts.pool.clone(),
             min_cut_interval_ms: hurry.clone(),
-            patience_ms: 0, // the only compactor of its log
+            patience_ms: parts.patience_ms,
+            acts: parts.roles.has(Role::Compact),
             published: Arc::new(published),
         };
         let (intake, handle) =
             Intake::new(parts.log.clone(), parts.pool.clone(), start.clone(), parts.groups, parts.queue_bytes).await?;
         let compactor = Compactor::new(compact_parts, start).await?;
-        let mut folds = Vec::new();
-        for partition in 0..layout.partitions() {
-            folds.push(recover::fold(fold_parts.clone(), partition, Source::Local).await?);
-        }
         let mut tasks = Vec::new();
         let mut spawn = |name: String, task: futures::future::BoxFuture<'static, Result<()>>| {
             let (fatal, stop) = (fatal.clone(), stop.clone());
@@ -143,17 +142,18 @@ impl Engine {
                 }
             }));
         };
-        spawn("intake".into(), Box::pin(drive(0, Room::Intake(intake), stop.clone(), parts.health.clone())));
-        let room = Room::Compactor { compactor, settled, progress: progress.clone() };
-        spawn("compactor".into(), Box::pin(drive(1, room, stop.clone(), parts.health.clone())));
-        for fold in folds {
-            let partition = fold.partition();
-            let room =
-                Room::Fold { fold: Some(fold), partition, parts: fold_parts.clone(), progress: progress.clone() };
-            spawn(
-                format!("fold {partition}"),
-                Box::pin(drive(2 + usize::from(partition), room, stop.clone(), parts.health.clone())),
-            );
+        for room in [Room::Intake(intake), Room::Compactor { compactor, settled }] {
+            spawn(room.name().0, Box::pin(drive(room, stop.clone(), parts.health.clone())));
+        }
+        if parts.roles.has(Role::Fold) {
+            let folds = Folds {
+                parts: fold_parts,
+                progress: progress.clone(),
+                health: parts.health.clone(),
+                membership: parts.membership,
+                partitions: layout.partitions(),
+            };
+            spawn("folds".into(), Box::pin(folds.run(stop.clone())));
         }
         Ok(Engine {
             intake: handle,
@@ -206,113 +206,4 @@ impl Engine {
         }
         self.state.flush()
     }
-}
-
-/// A room as its task sees it.
-enum Room {
-    Intake(Intake),
-    Fold { fold: Option<Fold>, partition: PartitionId, parts: fold::Parts, progress: Arc<Progress> },
-    Compactor { compactor: Compactor, settled: watch::Sender<(Offset, bool)>, progress: Arc<Progress> },
-}
-
-impl Room {
-    async fn step(&mut self) -> Result<bool> {
-        match self {
-            Room::Intake(intake) => intake.step().await,
-            Room::Fold { fold, partition, parts, progress } => {
-                let mut running = match fold.take() {
-                    Some(fold) => fold,
-                    None => {
-                        parts.state.reopen_if_broken()?;
-                        recover::fold(parts.clone(), *partition, Source::Local).await?
-                    }
-                };
-                // A fold whose step failed starts again from its stored state: that is the one way it is sure of.
-                let worked = running.step().await?;
-                progress.folds[usize::from(*partition)].store(running.position(), Ordering::Relaxed);
-                *fold = Some(running);
-                Ok(worked)
-            }
-            Room::Compactor { compactor, settled, progress } => {
-                let worked = compactor.step().await?;
-                let next = compactor.state().next;
-                progress.compactor.store(next, Ordering::Relaxed);
-                let is = (next, compactor.is_settled());
-                settled.send_if_modified(|was| std::mem::replace(was, is) != is);
-                Ok(worked)
-            }
-        }
-    }
-
-    async fn ready(&mut self) -> Result<()> {
-        match self {
-            Room::Intake(intake) => intake.ready().await,
-            Room::Fold { fold: Some(fold), .. } => fold.ready().await,
-            Room::Fold { .. } => Ok(()),
-            Room::Compactor { compactor, .. } => compactor.ready().await,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Room::Intake(_) => "intake",
-            Room::Fold { .. } => "fold",
-            Room::Compactor { .. } => "compactor",
-        }
-    }
-
-    fn idle(&self) -> Duration {
-        match self {
-            Room::Compactor { compactor, .. } => Duration::from_millis(compactor.due_in_ms()),
-            _ => IDLE,
-        }
-    }
-}
-
-/// Steps a room until it is told to stop or meets a fatal error.
-async fn drive(number: usize, mut room: Room, stop: CancellationToken, health: Arc<Health>) -> Result<()> {
-    let name = room.name();
-    let mut pause = MIN_PAUSE;
-    // The last failure, while it is too recent to be over: a room that starts again succeeds before it fails again.
-    let mut failed: Option<Instant> = None;
-    while !stop.is_cancelled() {
-        let stepped = room.step().await;
-        if failed.is_some_and(|at| at.elapsed() > CALM + pause) {
-            health.clear(Cause::Room(number));
-            (failed, pause) = (None, MIN_PAUSE);
-        }
-        let waited: Result<()> = match stepped {
-            Ok(true) => {
-                tokio::task::yield_now().await;
-                continue;
-            }
-            Ok(false) => {
-                let idle = room.idle();
-                tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    ready = room.ready() => ready,
-                    () = tokio::time::sleep(idle) => Ok(()),
-                }
-            }
-            Err(e) => Err(e),
-        };
-        if let Err(e) = waited {
-            if e.is_fatal() {
-                return Err(e);
-            }
-            // One append without an answer is nothing to speak of.
-            if e.kind != Kind::Indeterminate || failed.is_some() {
-                tracing::warn!(room = name, kind = %e.kind, error = %e, "tries again");
-                health.set(Cause::Room(number), format!("{name}: {e}"));
-            }
-            failed = Some(Instant::now());
-            let jitter = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(jitter) => {}
-            }
-            pause = (pause * 2).min(MAX_PAUSE);
-        }
-    }
-    Ok(())
 }

@@ -50,7 +50,7 @@ impl Query {
         seen: Seen,
         basis: Offset,
         published: Published,
-        folds: Option<&[Offset]>,
+        folds: Option<&BTreeMap<PartitionId, Offset>>,
     ) -> Result<BatchAnswer> {
         let mut answer = BatchAnswer {
             batch: id.to_owned(),
@@ -66,7 +66,7 @@ impl Query {
         let batches = self.committed(id, seen).await?;
         let parts: BTreeSet<PartitionId> = batches.iter().flat_map(|(_, b)| &b.parts).map(|(p, _)| *p).collect();
         if published.seq <= seen.seq {
-            let applied = |p: &PartitionId| folds.and_then(|f| f.get(usize::from(*p))).is_some_and(|at| *at > seen.seq);
+            let applied = |p: &PartitionId| folds.and_then(|f| f.get(p)).is_some_and(|at| *at > seen.seq);
             if parts.iter().all(applied) {
                 answer.state = BatchState::Folded;
             }
