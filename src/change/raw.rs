@@ -197,10 +197,9 @@ struct Unique<'a> {
 
 impl Unique<'_> {
     fn take<E: de::Error>(self, values: usize) -> std::result::Result<(), E> {
-        match self.left.get().checked_sub(values) {
-            Some(left) => Ok(self.left.set(left)),
-            None => Err(E::custom(format!("too large: the limit is {MAX_CUSTOM_BYTES} bytes"))),
-        }
+        let left = self.left.get().checked_sub(values);
+        self.left.set(left.ok_or_else(|| E::custom(format!("too large: the limit is {MAX_CUSTOM_BYTES} bytes")))?);
+        Ok(())
     }
 
     fn inner<E: de::Error>(self) -> std::result::Result<Self, E> {

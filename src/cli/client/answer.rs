@@ -75,7 +75,8 @@ pub fn read(server: &str, status: StatusCode, retry_after_s: Option<u64>, body: 
     };
     let ErrorDetail { kind: name, message, field, retry_after_s: in_body, basis } = error;
     let kind = kind(&name, status);
-    let why = Failure::from(Error { kind, message, field, basis: None, too_large: status == StatusCode::PAYLOAD_TOO_LARGE });
+    let why =
+        Failure::from(Error { kind, message, field, basis: None, too_large: status == StatusCode::PAYLOAD_TOO_LARGE });
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Try::Final(
             why.hint("give a token with the scope this needs: --token-file FILE, or the variable TUFLOG_TOKEN"),
