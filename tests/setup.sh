@@ -22,4 +22,6 @@ tests/clients/setup.sh
 
 echo "setup: Kafka"
 tests/kafka/setup.sh
+echo "setup: S3 server"
+tests/s3/setup.sh
 echo "setup: done"
