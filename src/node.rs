@@ -59,6 +59,7 @@ impl Node {
         let listener = listen(settings, tokens.is_some()).await?;
         let addr = listener.local_addr().map_err(|e| Error::unavailable(format!("listen: {e}")))?;
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
+        health.set(Cause::Unpublished, "there is no checkpoint yet");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log: Arc<dyn Log> = EmbeddedLog::open(&dir.log(), clock.clone())?;
         let store = store::open(&settings.store, &dir.store()).await?;

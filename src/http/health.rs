@@ -16,13 +16,15 @@ pub enum Cause {
     Draining,
     /// There is little room on the disk.
     Disk,
+    /// There is no checkpoint yet, so clients find nothing. Writes are committed.
+    Unpublished,
     /// A room, by its number, cannot go on for now, such as a compactor with a wrong clock. Writes are still committed.
     Room(usize),
 }
 
 impl Cause {
     fn refuses_writes(self) -> bool {
-        !matches!(self, Cause::Room(_))
+        !matches!(self, Cause::Room(_) | Cause::Unpublished)
     }
 }
 

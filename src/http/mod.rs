@@ -169,12 +169,19 @@ impl App {
         })
     }
 
-    /// Measures how long batches take to become visible, until the compactor is gone.
+    /// Measures how long batches take to become visible, until the compactor is gone. The first checkpoint makes the
+    /// node ready.
     async fn watch_published(&self) {
         let mut published = self.published.clone();
-        while published.changed().await.is_ok() {
-            let seq = published.borrow_and_update().seq;
-            self.visible.reached(seq, &self.metrics);
+        loop {
+            let now = *published.borrow_and_update();
+            if now.version > 0 {
+                self.health.clear(Cause::Unpublished);
+                self.visible.reached(now.seq, &self.metrics);
+            }
+            if published.changed().await.is_err() {
+                return;
+            }
         }
     }
 
