@@ -3,13 +3,14 @@
 //! A flag wins over its variable, a variable over the file, the file over the default. A key that the file has and
 //! this program does not know is refused, with the nearest right one.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod tables;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use tables::{Auth, Kafka, Options, Role, Roles, Store};
 
 use crate::error::{Error, Result};
 
@@ -33,6 +34,10 @@ pub mod defaults {
     pub const REQUEST_S: u64 = 60;
     /// How long a stop may take to publish what is committed.
     pub const DRAIN_S: u64 = 60;
+    /// What the names of a repository's topics begin with.
+    pub const KAFKA_REPO: &str = "tuflog";
+    /// How long a compactor waits before it acts in another's place.
+    pub const PATIENCE_MS: u64 = 1_000;
 }
 
 /// How log lines are written.
@@ -94,6 +99,26 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_hashes: Option<Vec<String>>,
 
+    /// What this process does, where several share a log on Kafka: intake, fold, compact, http [default: all]
+    #[arg(long, env = "TUFLOG_ROLES", value_name = "ROLES", value_delimiter = ',', value_enum)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<Role>>,
+
+    /// Directory of the online keys [default: DIR/keys]
+    #[arg(long, env = "TUFLOG_KEYS", value_name = "DIR")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<PathBuf>,
+
+    /// How long a compactor waits before it acts in place of another, in milliseconds [default: 1000]
+    #[arg(long, env = "TUFLOG_PATIENCE_MS", value_name = "MS")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_ms: Option<u64>,
+
+    /// The log on Kafka
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "Kafka::is_empty")]
+    pub kafka: Kafka,
+
     /// Where what is published lies
     #[command(flatten)]
     #[serde(default, skip_serializing_if = "Store::is_empty")]
@@ -125,96 +150,6 @@ pub struct Settings {
     pub drain_s: Option<u64>,
 }
 
-/// The table `auth`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
-#[serde(deny_unknown_fields)]
-pub struct Auth {
-    /// File of bearer tokens, one `TOKEN SCOPES` a line; scopes are publish, read and admin, joined by commas
-    #[arg(long = "auth-tokens-file", env = "TUFLOG_AUTH_TOKENS_FILE", value_name = "FILE")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_file: Option<PathBuf>,
-}
-
-impl Auth {
-    fn is_empty(&self) -> bool {
-        *self == Auth::default()
-    }
-
-    fn or(self, fallback: Auth) -> Auth {
-        Auth { tokens_file: self.tokens_file.or(fallback.tokens_file) }
-    }
-}
-
-/// The table `store`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// Bucket and prefix of an S3-compatible store, s3://BUCKET[/PREFIX]; credentials come from AWS_ACCESS_KEY_ID and the like, a web identity or the instance [default: the directory DIR/store]
-    #[arg(long = "store-url", env = "TUFLOG_STORE_URL", value_name = "URL")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-
-    /// Address of the S3 server [default: Amazon's, by region]
-    #[arg(long = "store-endpoint", env = "TUFLOG_STORE_ENDPOINT", value_name = "URL")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-
-    /// Region of the bucket [default: that of AWS_REGION, else us-east-1]
-    #[arg(long = "store-region", env = "TUFLOG_STORE_REGION", value_name = "NAME")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-
-    /// Talk to the S3 server without TLS, if its address says http:
-    #[arg(long = "store-allow-http", env = "TUFLOG_STORE_ALLOW_HTTP", num_args = 0..=1, default_missing_value = "true")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow_http: Option<bool>,
-
-    /// More options of the S3 client, as the crate object_store names them: NAME=VALUE, several with commas between
-    #[arg(long = "store-options", env = "TUFLOG_STORE_OPTIONS", value_name = "OPTIONS")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub options: Option<StoreOptions>,
-}
-
-impl Store {
-    fn is_empty(&self) -> bool {
-        *self == Store::default()
-    }
-
-    /// These settings, with what they leave open taken from `fallback`.
-    pub fn or(self, fallback: Store) -> Store {
-        Store {
-            url: self.url.or(fallback.url),
-            endpoint: self.endpoint.or(fallback.endpoint),
-            region: self.region.or(fallback.region),
-            allow_http: self.allow_http.or(fallback.allow_http),
-            options: self.options.or(fallback.options),
-        }
-    }
-}
-
-/// The table `store.options`. Its values may be secrets: `Debug` shows names only.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct StoreOptions(pub BTreeMap<String, String>);
-
-impl fmt::Debug for StoreOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-impl FromStr for StoreOptions {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<StoreOptions, String> {
-        let pair = |pair: &str| match pair.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
-            _ => Err(format!("{pair:?} is not NAME=VALUE")),
-        };
-        text.split(',').map(pair).collect::<std::result::Result<_, _>>().map(StoreOptions)
-    }
-}
-
 /// Calls a macro with every field of [`Settings`].
 macro_rules! every_field {
     ($call:ident) => {
@@ -227,6 +162,10 @@ macro_rules! every_field {
             uploads,
             min_free_mib,
             extra_hashes,
+            roles,
+            keys,
+            patience_ms,
+            kafka,
             store,
             auth,
             insecure,
@@ -249,7 +188,7 @@ impl Settings {
     pub fn parse(text: &str) -> Result<Settings> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid("toml", e.to_string()))?;
         for key in keys_of(&table, "") {
-            if KEYS.contains(&key.as_str()) || key.starts_with("store.options.") {
+            if KEYS.contains(&key.as_str()) || ["store.options.", "kafka."].iter().any(|free| key.starts_with(free)) {
                 continue;
             }
             let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(&key, a).total_cmp(&strsim::jaro(&key, b)));
@@ -271,6 +210,11 @@ impl Settings {
         every_field!(merge)
     }
 
+    /// What this process does.
+    pub fn roles(&self) -> Roles {
+        self.roles.as_ref().map_or_else(Roles::default, |roles| Roles(roles.iter().copied().collect()))
+    }
+
     /// The ranges that the flags check, for what came from a file.
     fn check(&self) -> Result<()> {
         let ranges =
@@ -279,6 +223,9 @@ impl Settings {
             if let Some(value) = value.filter(|v| !(least..=most).contains(v)) {
                 return Err(Error::invalid(field, format!("must be from {least} to {most}, not {value}")));
             }
+        }
+        if self.roles.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::invalid("roles", "must name at least one of intake, fold, compact, http"));
         }
         for name in self.extra_hashes.iter().flatten() {
             if !["sha512", "blake2b-256"].contains(&name.as_str()) {
@@ -299,6 +246,13 @@ pub const KEYS: &[&str] = &[
     "uploads",
     "min_free_mib",
     "extra_hashes",
+    "roles",
+    "keys",
+    "patience_ms",
+    "kafka.brokers",
+    "kafka.repo",
+    "kafka.member",
+    "kafka.*",
     "store.url",
     "store.endpoint",
     "store.region",
@@ -310,6 +264,11 @@ pub const KEYS: &[&str] = &[
     "log_format",
     "drain_s",
 ];
+
+/// The flag of a key.
+pub fn flag_of(key: &str) -> String {
+    key.trim_end_matches(".*").replace(['.', '_'], "-")
+}
 
 /// The keys of a table and of the tables in it, those with their table's name before them.
 fn keys_of(table: &toml::Table, prefix: &str) -> Vec<String> {
@@ -325,6 +284,8 @@ fn keys_of(table: &toml::Table, prefix: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -359,14 +320,30 @@ mod tests {
         let merged = flags.or(file.store.clone());
         assert_eq!((merged.url.as_deref(), merged.options), (Some("s3://c"), file.store.options));
         assert!(Settings::parse("store.bucket = \"b\"").unwrap_err().message.contains("`store."));
-        assert!("x".parse::<StoreOptions>().is_err() && "=1".parse::<StoreOptions>().is_err());
+        assert!("x".parse::<Options>().is_err() && "=1".parse::<Options>().is_err());
+    }
+
+    #[test]
+    fn what_kafka_holds_beside_its_own_keys_reaches_the_client_library() {
+        let text = "[kafka]\nbrokers = \"b:1\"\nsecurity.protocol = \"SASL_SSL\"\nsocket.timeout.ms = 5\n";
+        let kafka = Settings::parse(text).unwrap().kafka;
+        let options = [("security.protocol", "SASL_SSL"), ("socket.timeout.ms", "5")];
+        let options = BTreeMap::from(options.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!((kafka.brokers.as_deref(), &kafka.options), (Some("b:1"), &Some(Options(options))));
+        let flags = Kafka { options: Some("socket.timeout.ms=7".parse().unwrap()), ..Kafka::default() };
+        let merged = flags.or(kafka).options.unwrap().0;
+        assert_eq!((merged.len(), merged["socket.timeout.ms"].as_str()), (2, "7"));
+        assert_eq!(Settings::parse("kafka.acks = []").unwrap_err().field.as_deref(), Some("toml"));
+        let roles = Settings::parse("roles = [\"fold\", \"http\"]").unwrap().roles();
+        assert!(roles.has(Role::Fold) && !roles.has(Role::Intake) && Roles::default().has(Role::Intake));
+        assert!(Settings::parse("roles = [\"folds\"]").is_err() && Settings::parse("roles = []").is_err());
     }
 
     #[test]
     fn every_key_is_a_flag_and_every_flag_a_key() {
         let command = <Settings as clap::Args>::augment_args(clap::Command::new("serve"));
         let flags: Vec<String> = command.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect();
-        let keys: Vec<String> = KEYS.iter().map(|k| k.replace(['.', '_'], "-")).collect();
+        let keys: Vec<String> = KEYS.iter().map(|k| flag_of(k)).collect();
         assert_eq!(flags, keys);
     }
 }

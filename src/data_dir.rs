@@ -5,11 +5,15 @@
 //! process, however that ends. What is left in `http.addr` by a process that was killed is removed by the next one
 //! that takes the lock, so the address that stands there is that of the node that holds it.
 //!
+//! Where the log is on Kafka and several processes share a repository, each has a directory of its own: without `log`,
+//! and perhaps without `keys` and `store`.
+//!
 //! ```text
 //!   DIR/tuflog.toml   settings of serve           DIR/lock        held while a process uses the directory
 //!   DIR/root.json     the first root, to ship     DIR/http.addr   HOST:PORT of the node that runs
 //!   DIR/keys/         root-1…, online (0700)      DIR/log/        the truth
 //!   DIR/store/        what is published           DIR/state/      bin state, can be rebuilt
+//!   DIR/member        this process's name among others (on Kafka)
 //!   DIR/init          only while init has not finished: what it was told
 //! ```
 
@@ -38,18 +42,28 @@ impl DataDir {
     /// `Invalid` if there is no repository or its init did not finish, `Unavailable` if another process uses it
     /// (named by its address, if it is a node).
     pub fn open(path: &Path) -> Result<DataDir> {
-        let refuse = |why: String| Err(Error::invalid("--data", why));
         let shown = path.display();
         if !path.join("log").is_dir() && !path.join("init").exists() {
-            return refuse(format!("{shown} holds no repository; make one: tuflog init --data {shown}"));
+            let why = format!("{shown} holds no repository; make one: tuflog init --data {shown}");
+            return Err(Error::invalid("--data", why));
         }
-        let dir = DataDir::lock(path)?;
-        if dir.init_marker().exists() {
-            return refuse(format!(
+        DataDir::lock(path)?.finished()
+    }
+
+    /// The same for a process whose log is on Kafka: the directory is made if need be.
+    pub fn open_worker(path: &Path) -> Result<DataDir> {
+        DataDir::create(path)?.finished()
+    }
+
+    fn finished(self) -> Result<DataDir> {
+        if self.init_marker().exists() {
+            let shown = self.path.display();
+            let why = format!(
                 "the init of {shown} did not finish; run it again: tuflog init --data {shown}, with the options it had"
-            ));
+            );
+            return Err(Error::invalid("--data", why));
         }
-        Ok(dir)
+        Ok(self)
     }
 
     /// Makes the directory unless it is there, and locks it, whatever is in it: for `tuflog init` alone.
@@ -107,6 +121,21 @@ impl DataDir {
     /// The settings of `serve`, if the file is there.
     pub fn config(&self) -> PathBuf {
         self.path.join("tuflog.toml")
+    }
+
+    /// This process's name among those that share a repository: what DIR/member holds, made at the first call.
+    pub fn member(&self) -> Result<String> {
+        let place = self.path.join("member");
+        match fs::read_to_string(&place) {
+            Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&place, &e)),
+            _ => {}
+        }
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|e| Error::unavailable(format!("no randomness: {e}")))?;
+        let name = format!("tuflog-{}", hex::encode(bytes));
+        self.write("member", format!("{name}\n").as_bytes())?;
+        Ok(name)
     }
 
     /// A copy of the first root, for clients to start from.

@@ -4,6 +4,8 @@
 //! opposite one: no more batches, what is committed gets published, requests under way are answered, then the end.
 
 mod engine;
+mod folds;
+mod room;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, defaults};
+use crate::config::{Role, Roles, Settings, defaults};
 use crate::data_dir::DataDir;
 use crate::error::{Error, Kind, Result};
 use crate::fold::state::State as BinState;
@@ -23,8 +25,9 @@ use crate::http::metered::MeteredStore;
 use crate::http::metrics::Metrics;
 use crate::http::{self, App, Cause, Health, Tokens};
 use crate::ledger::State;
-use crate::log::Log;
 use crate::log::embedded::EmbeddedLog;
+use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::log::{Log, Membership};
 use crate::pool::Pool;
 use crate::query::Query;
 use crate::recover;
@@ -61,10 +64,16 @@ impl Node {
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
         health.set(Cause::Unpublished, "there is no checkpoint yet");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let log: Arc<dyn Log> = EmbeddedLog::open(&dir.log(), clock.clone())?;
+        let roles = settings.roles();
+        let (log, membership) = open_log(&dir, settings, clock.clone()).await?;
         let store = store::open(&settings.store, &dir.store()).await?;
         let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.clone()));
-        let keys = Arc::new(key_file::load_online(&dir.keys())?);
+        let signs = roles.has(Role::Fold) || roles.has(Role::Compact);
+        let keys = match signs {
+            true => key_file::load_online(settings.keys.as_deref().unwrap_or(&dir.keys()))?,
+            false => KeyRing::default(),
+        };
+        let (keys, shared) = (Arc::new(keys), membership.is_some() || settings.kafka.brokers.is_some());
         let start = match recover::start(&*log, &*store).await {
             Err(e) if e.kind == Kind::Invalid && recover::pointer(&*store).await?.is_some() => {
                 let what = "the log is empty and the store is not: is the log's volume there?";
@@ -73,7 +82,9 @@ impl Node {
             start => start?,
         };
         let end = recover::check_store(&*log, &*store, &start).await?;
-        check_keys(&keys, &end)?;
+        if signs {
+            check_keys(&keys, &end)?;
+        }
         if let Some(ahead) = end.time.checked_sub(clock.now()).filter(|s| *s > MAX_AHEAD_S) {
             tracing::warn!(ahead_s = ahead, "the repository's time is ahead of this clock: expiry counts from there");
         }
@@ -92,6 +103,13 @@ impl Node {
             queue_bytes: (settings.queue_mib.unwrap_or(defaults::QUEUE_MIB) << 20) as usize,
             min_cut_interval_ms: settings.min_cut_interval_ms.unwrap_or(defaults::MIN_CUT_INTERVAL_MS),
             health: health.clone(),
+            roles: roles.clone(),
+            membership,
+            patience_ms: match shared {
+                // No two wait equally long, so that mostly one of them acts.
+                true => jittered(settings.patience_ms.unwrap_or(defaults::PATIENCE_MS)),
+                false => 0,
+            },
         };
         let engine = Engine::start(parts, start).await?;
         let progress = engine.progress.clone();
@@ -110,6 +128,8 @@ impl Node {
                 extra_hashes: settings.extra_hashes.clone().unwrap_or_default().into(),
                 targets: settings.targets.clone(),
                 tokens,
+                takes_batches: roles.has(Role::Intake),
+                serves: roles.has(Role::Http),
                 ..http::Options::default()
             },
         });
@@ -171,7 +191,11 @@ pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let handler = |kind| signal(kind).map_err(|e| Error::unavailable(format!("signals: {e}")));
     let (mut term, mut int) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
-    let mut node = Node::start(DataDir::open(&data)?, &settings).await?;
+    let dir = match settings.kafka.brokers {
+        Some(_) => DataDir::open_worker(&data)?,
+        None => DataDir::open(&data)?,
+    };
+    let mut node = Node::start(dir, &settings).await?;
     let failed = tokio::select! {
         _ = term.recv() => None,
         _ = int.recv() => None,
@@ -189,6 +213,35 @@ pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
             }
         }
     }
+}
+
+/// The log that the settings name; on Kafka a worker that folds joins the others.
+async fn open_log(
+    dir: &DataDir,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<dyn Log>, Option<Arc<dyn Membership>>)> {
+    let Some(kafka) = KafkaSettings::of(&settings.kafka)? else {
+        if settings.roles() != Roles::default() {
+            let rule = "a log in a directory has one process, which does everything; several share a log on Kafka \
+                        (kafka.brokers)";
+            return Err(Error::invalid("roles", rule));
+        }
+        return Ok((EmbeddedLog::open(&dir.log(), clock)?, None));
+    };
+    let log = Arc::new(KafkaLog::open(&kafka).await?);
+    let membership: Option<Arc<dyn Membership>> = match settings.roles().has(Role::Fold) {
+        true => {
+            let member = settings.kafka.member.clone().map_or_else(|| dir.member(), Ok)?;
+            Some(log.join(&member)?)
+        }
+        false => None,
+    };
+    Ok((log, membership))
+}
+
+fn jittered(ms: u64) -> u64 {
+    ms + fastrand::u64(0..=ms / 2)
 }
 
 /// Every key that signs now must be there: better to say so at the start than at the next cut.

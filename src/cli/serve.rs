@@ -77,6 +77,7 @@ pub(super) fn file(data: &Path, named: Option<&Path>) -> Outcome<Settings> {
     let near = path.parent().unwrap_or(Path::new("."));
     Ok(Settings {
         targets: settings.targets.as_ref().map(|p| near.join(p)),
+        keys: settings.keys.as_ref().map(|p| near.join(p)),
         auth: Auth { tokens_file: settings.auth.tokens_file.as_ref().map(|p| near.join(p)) },
         ..settings
     })

@@ -4,7 +4,7 @@
 
 use clap::{Args, Command};
 
-use crate::config::{KEYS, Settings, defaults};
+use crate::config::{KEYS, Settings, defaults, flag_of};
 
 /// The text of the file.
 pub fn template() -> String {
@@ -15,9 +15,11 @@ pub fn template() -> String {
     );
     let command = Settings::augment_args(Command::new("serve"));
     for key in KEYS {
-        let arg = command.get_arguments().find(|a| a.get_id() == key.rsplit('.').next().unwrap_or(key));
+        let flag = flag_of(key);
+        let arg = command.get_arguments().find(|a| a.get_long() == Some(&flag));
         let help = arg.and_then(|a| a.get_help()).map(ToString::to_string).unwrap_or_default();
         let help = help.split(" [default: ").next().unwrap_or_default();
+        let key = if *key == "kafka.*" { "kafka.security.protocol" } else { key };
         out.push_str(&format!("\n# {help}\n# {key} = {}\n", value(key)));
     }
     out
@@ -34,6 +36,13 @@ fn value(key: &str) -> String {
         "uploads" => defaults::UPLOADS.to_string(),
         "min_free_mib" => defaults::MIN_FREE_MIB.to_string(),
         "extra_hashes" => "[]".into(),
+        "roles" => "[\"intake\", \"fold\", \"compact\", \"http\"]".into(),
+        "keys" => "\"keys\"".into(),
+        "patience_ms" => defaults::PATIENCE_MS.to_string(),
+        "kafka.brokers" => "\"127.0.0.1:9092\"".into(),
+        "kafka.repo" => format!("{:?}", defaults::KAFKA_REPO),
+        "kafka.member" => "\"worker-1\"".into(),
+        "kafka.security.protocol" => "\"plaintext\"".into(),
         "store.url" => "\"s3://bucket/prefix\"".into(),
         "store.endpoint" => "\"https://s3.example.org\"".into(),
         "store.region" => "\"us-east-1\"".into(),
@@ -55,12 +64,15 @@ mod tests {
     #[test]
     fn every_key_stands_there_and_can_be_uncommented() {
         assert_eq!(Settings::parse(&template()).unwrap(), Settings::default());
-        let is_key = |line: &str| KEYS.iter().any(|k| line.starts_with(&format!("# {k} = ")));
+        let named = |k: &str| k.replace('*', "security.protocol");
+        let is_key = |line: &str| KEYS.iter().any(|k| line.starts_with(&format!("# {} = ", named(k))));
         let active: Vec<String> =
             template().lines().map(|l| if is_key(l) { l[2..].to_owned() } else { l.to_owned() }).collect();
         let settings = Settings::parse(&active.join("\n")).unwrap();
         let written = serde_json::to_value(&settings).unwrap();
-        assert!(KEYS.iter().all(|k| written.pointer(&format!("/{}", k.replace('.', "/"))).is_some()), "{written}");
+        let settled = settings.kafka.options.is_some();
+        let place = |k: &str| format!("/{}", k.replace('.', "/"));
+        assert!(KEYS.iter().all(|k| *k == "kafka.*" && settled || written.pointer(&place(k)).is_some()), "{written}");
         assert!(!template().contains('…') || template().matches('…').count() == 1);
     }
 }

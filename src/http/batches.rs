@@ -53,6 +53,9 @@ pub async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, bod
             return Err(Error::invalid("wait", what).into());
         }
     };
+    if !app.options.takes_batches {
+        return Err(Error::unavailable("this node takes no batches (its roles lack intake): send them to one that does").into());
+    }
     app.health.check_writes()?;
     let whole = app.bodies.read(&headers, body).await?;
     let outcome = submit(&app, whole).await;

@@ -85,6 +85,10 @@ pub struct Options {
     pub wait: Duration,
     /// How long a request's body may take to come.
     pub request: Duration,
+    /// False for a node that answers only questions.
+    pub takes_batches: bool,
+    /// False for a node that answers only the probes and for its metrics.
+    pub serves: bool,
 }
 
 impl Default for Options {
@@ -95,6 +99,8 @@ impl Default for Options {
             tokens: None,
             wait: Duration::from_secs(defaults::WAIT_S),
             request: Duration::from_secs(defaults::REQUEST_S),
+            takes_batches: true,
+            serves: true,
         }
     }
 }
@@ -220,9 +226,28 @@ impl App {
 
 /// The routes.
 pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route("/healthz", get(published::healthz))
+        .route("/readyz", get(published::readyz))
+        .route("/metrics", get(metrics::get));
+    if app.options.takes_batches || app.options.serves {
+        router = router
+            .route("/v1/batches", post(batches::post))
+            .route("/v1/batches/{id}", get(batches::get));
+    }
+    if app.options.serves {
+        router = router.merge(queries());
+    }
+    router
+        .method_not_allowed_fallback(async || Failure::method_not_allowed())
+        .fallback(async || Failure::not_found("there is no such path; /openapi.json lists them"))
+        .layer(from_fn_with_state(app.clone(), around))
+        .with_state(app)
+}
+
+/// What a node with the role `http` answers.
+fn queries() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/batches", post(batches::post))
-        .route("/v1/batches/{id}", get(batches::get))
         .route("/v1/targets/{*path}", get(published::target))
         .route("/v1/route/{*path}", get(published::route))
         .route("/v1/checkpoints", get(published::checkpoints))
@@ -230,14 +255,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/status", get(published::status))
         .route("/metadata/{name}", get(metadata::get))
         .route("/targets/{*path}", get(files::get))
-        .route("/healthz", get(published::healthz))
-        .route("/readyz", get(published::readyz))
-        .route("/metrics", get(metrics::get))
         .route("/openapi.json", get(openapi::get))
-        .method_not_allowed_fallback(async || Failure::method_not_allowed())
-        .fallback(async || Failure::not_found("there is no such path; /openapi.json lists them"))
-        .layer(from_fn_with_state(app.clone(), around))
-        .with_state(app)
 }
 
 /// Around every request: its token, its line in the log, its count; and a panic becomes an answer.

@@ -32,6 +32,7 @@
 //! It spawns no task; it has two threads of its own beside librdkafka's. It needs a tokio runtime for its timers.
 
 mod consumer;
+mod group;
 mod link;
 mod producer;
 mod reader;
@@ -47,12 +48,14 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use self::consumer::Pickers;
+use self::group::Group;
 use self::link::{Asker, Link};
 use self::producer::Producers;
 use self::reader::KafkaReader;
 use self::topics::Topics;
 use self::worker::Worker;
-use super::{Log, Offset, Partition, Reader, Record};
+use super::{Log, Membership, Offset, Partition, Reader, Record};
+use crate::config;
 use crate::error::{Error, Result};
 
 /// How long the broker may take over a question before it counts as unreachable.
@@ -74,6 +77,19 @@ pub struct KafkaSettings {
 impl KafkaSettings {
     /// The default of [`KafkaSettings::message_timeout_ms`].
     pub const MESSAGE_TIMEOUT_MS: u64 = 30_000;
+
+    /// What the configuration says; `None` when it names no brokers.
+    pub fn of(settings: &config::Kafka) -> Result<Option<KafkaSettings>> {
+        let Some(brokers) = &settings.brokers else {
+            if settings.repo.is_some() || settings.options.is_some() {
+                return Err(Error::invalid("kafka.brokers", "is missing: there are other settings of Kafka"));
+            }
+            return Ok(None);
+        };
+        let repo = settings.repo.as_deref().unwrap_or(config::defaults::KAFKA_REPO);
+        let options = settings.options.clone().unwrap_or_default().0;
+        Ok(Some(KafkaSettings { options, ..KafkaSettings::new(brokers.as_str(), repo) }))
+    }
 
     /// Without options.
     pub fn new(brokers: impl Into<String>, repo: impl Into<String>) -> KafkaSettings {
@@ -136,6 +152,12 @@ impl KafkaLog {
         let created = topics::create(&link, &asker, (&asking, &dropping), wanted).await;
         dropping.run(move || drop(asker));
         created
+    }
+
+    /// Joins the group of the folds, under a name that no other process has.
+    pub fn join(&self, member: &str) -> Result<Arc<dyn Membership>> {
+        let (topic, _) = self.shared.topics.place(Partition::Changes(0))?;
+        Ok(Arc::new(Group::join(&self.shared.link, topic, member)?))
     }
 
     /// How many partitions topic `changes` has.

@@ -99,8 +99,8 @@ pub trait Reader: Send + Sync {
 /// Which worker folds which partitions, where there are several. It is for efficiency only: a fold that runs where it
 /// should not writes the same bytes.
 pub trait Membership: Send + Sync {
-    /// The partitions that are this worker's now.
-    fn owned(&self) -> watch::Receiver<BTreeSet<PartitionId>>;
+    /// The partitions that are this worker's now, or why it cannot have any.
+    fn owned(&self) -> watch::Receiver<Result<BTreeSet<PartitionId>>>;
 
     /// Makes visible to the log's own tools that checkpoint `n` has published a partition up to `end` (exclusive).
     /// Never waits; what is told later counts.

@@ -33,7 +33,7 @@ impl Folds {
         let mut running: BTreeMap<PartitionId, (CancellationToken, AbortHandle)> = BTreeMap::new();
         loop {
             let want: BTreeSet<PartitionId> = match &mut owned {
-                Some(owned) => owned.borrow_and_update().clone(),
+                Some(owned) => owned.borrow_and_update().clone()?,
                 None => (0..self.partitions).collect(),
             };
             for (partition, (end, task)) in &running {
@@ -63,9 +63,12 @@ impl Folds {
                 running.insert(partition, (end, task));
             }
             let changed = async {
-                match &mut owned {
-                    Some(owned) if owned.changed().await.is_ok() => {}
-                    _ => std::future::pending().await,
+                let waited = match &mut owned {
+                    Some(owned) => owned.changed().await.is_ok(),
+                    None => false,
+                };
+                if !waited {
+                    std::future::pending::<()>().await;
                 }
             };
             tokio::select! {

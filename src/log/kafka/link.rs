@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 
+use super::group::group_id;
 use super::{KafkaSettings, lock};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind, Result};
@@ -26,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const AHEAD_KBYTES: &str = "4096";
 
 /// The settings that the contract rests on, or that have a place of their own: not the user's.
-const OWNED: [&str; 18] = [
+const OWNED: [&str; 20] = [
     "acks",
     "auto.offset.reset",
     "bootstrap.servers",
@@ -37,12 +38,14 @@ const OWNED: [&str; 18] = [
     "enable.idempotence",
     "enable.partition.eof",
     "group.id",
+    "group.instance.id",
     "isolation.level",
     "max.in.flight",
     "max.in.flight.requests.per.connection",
     "message.max.bytes",
     "message.timeout.ms",
     "metadata.broker.list",
+    "partition.assignment.strategy",
     "request.required.acks",
     "transactional.id",
 ];
@@ -214,6 +217,22 @@ impl Link {
             ("isolation.level", "read_uncommitted"),
         ];
         self.config(&[defaults, &[("fetch.min.bytes", "1")]].concat(), &ours)
+    }
+
+    /// Of a member of the folds' group. A session ends 6 s after its last heartbeat, the least that brokers admit.
+    pub fn member(&self, member: &str) -> ClientConfig {
+        let group = group_id(&self.settings.repo);
+        let ours = [
+            ("group.id", group.as_str()),
+            ("group.instance.id", member),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("auto.offset.reset", "latest"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("fetch.message.max.bytes", "1"),
+            ("queued.min.messages", "1"),
+        ];
+        self.config(&[("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1500")], &ours)
     }
 
     pub fn admin(&self) -> ClientConfig {

@@ -22,7 +22,7 @@ pub struct Settings {
     /// Whether the endpoint may be `http:`.
     pub allow_http: bool,
     /// Any other option of the client, by the name that `object_store` gives it.
-    pub options: config::StoreOptions,
+    pub options: config::Options,
 }
 
 impl Settings {
@@ -207,7 +207,7 @@ mod tests {
 
     fn settings(url: &str, options: &[(&str, &str)]) -> Settings {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let options = config::StoreOptions(options.iter().map(own).collect());
+        let options = config::Options(options.iter().map(own).collect());
         Settings { url: url.into(), options, ..Settings::default() }
     }
 
