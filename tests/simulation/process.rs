@@ -217,6 +217,7 @@ impl Ground {
             pool: Pool::Inline,
             min_cut_interval_ms: Arc::new(AtomicU64::new(self.dice.of(&[0, 0, 5_000]))),
             patience_ms: self.dice.of(&[0, 2_000, 20_000]),
+            acts: true,
             published,
         };
         Box::pin(async move {

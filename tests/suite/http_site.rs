@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tuflog::bins::sha256;
+use tuflog::bins::{PartitionId, sha256};
 use tuflog::clock::{Clock, SystemClock};
 use tuflog::compact::Published;
+use tuflog::config::Roles;
 use tuflog::fold::state::State as BinState;
 use tuflog::http::metered::MeteredStore;
 use tuflog::http::metrics::Metrics;
@@ -122,6 +123,9 @@ impl Site {
             queue_bytes: 64 << 20,
             min_cut_interval_ms: 0,
             health: Arc::default(),
+            roles: Roles::default(),
+            membership: None,
+            patience_ms: 0,
         };
         let engine = Engine::start(parts, state).await.unwrap();
         let mut published = engine.published.clone();
@@ -144,7 +148,7 @@ impl Site {
     ) -> Site {
         let (_, published) = watch::channel(Published::default());
         let metrics = Arc::new(Metrics::new());
-        Site::serve(log, store, dir, intake, published, Box::new(Vec::new), metrics, options).await
+        Site::serve(log, store, dir, intake, published, Box::new(BTreeMap::new), metrics, options).await
     }
 
     #[allow(clippy::too_many_arguments)] // once
@@ -154,7 +158,7 @@ impl Site {
         dir: TempDir,
         intake: intake::Handle,
         published: watch::Receiver<Published>,
-        folds: Box<dyn Fn() -> Vec<Offset> + Send + Sync>,
+        folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
         metrics: Arc<Metrics>,
         options: Options,
     ) -> Site {

@@ -127,6 +127,14 @@ impl Cluster {
         script(&["wait", self.dir.to_str().unwrap()]);
     }
 
+    /// The node that leads a partition.
+    pub fn leader(&self, topic: &str, partition: u32) -> usize {
+        let text = kcat(self, &["-L", "-t", topic], "");
+        let mark = format!("partition {partition}, leader ");
+        let leader = text.split_once(&mark).and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+        leader.unwrap_or_else(|| panic!("no leader of {topic}, partition {partition}: {text}"))
+    }
+
     fn launch(&self, n: usize) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join(format!("node-{n}.log")));
         let log = log.unwrap();

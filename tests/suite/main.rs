@@ -15,6 +15,7 @@ mod kafka;
 mod ledger;
 mod log_contract;
 mod log_embedded;
+mod log_kafka;
 mod mismatch;
 mod node_s3;
 mod s3;

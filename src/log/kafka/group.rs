@@ -121,7 +121,7 @@ fn poll(consumer: &BaseConsumer<Listener>, topic: &str, member: &str, told: &Tol
                 ),
                 _ => Error::unavailable(format!("the group of folds has put this worker out: {reason}")),
             };
-            consumer.context().owned.send_replace(Err(what));
+            let _ = consumer.context().owned.send_replace(Err(what));
             return;
         }
         let ends = std::mem::take(&mut *lock(&told.ends));

@@ -147,10 +147,13 @@ impl Link {
         let mut all = BTreeMap::from([
             ("client.id", "tuflog"),
             ("socket.nagle.disable", "true"),
-            ("socket.timeout.ms", "10000"),
+            // A broker that stands still is given up after this, if its partition has another leader by then.
+            ("socket.timeout.ms", "5000"),
+            ("socket.connection.setup.timeout.ms", "5000"),
+            ("api.version.request.timeout.ms", "5000"),
             ("reconnect.backoff.ms", "50"),
             ("reconnect.backoff.max.ms", "1000"),
-            ("topic.metadata.refresh.interval.ms", "30000"),
+            ("topic.metadata.refresh.interval.ms", "5000"),
         ]);
         all.extend(defaults.iter().copied());
         all.extend(self.settings.options.iter().map(|(name, value)| (name.as_str(), value.as_str())));

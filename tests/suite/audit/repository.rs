@@ -116,6 +116,7 @@ impl Repository {
                 pool: Pool::Inline,
                 min_cut_interval_ms: Arc::default(),
                 patience_ms: 0,
+                acts: true,
                 published: Arc::new(tokio::sync::watch::channel(Default::default()).0),
             };
             let compactor = Compactor::new(parts, start).await.unwrap();

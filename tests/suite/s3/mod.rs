@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tuflog::config::StoreOptions;
+use tuflog::config::Options;
 use tuflog::store::s3::{S3Store, Settings};
 
 use crate::help::scratch;
@@ -112,7 +112,7 @@ impl Bucket {
             endpoint: Some(self.endpoint.clone()),
             region: Some("us-east-1".into()),
             allow_http: true,
-            options: StoreOptions(options),
+            options: Options(options),
         }
     }
 
