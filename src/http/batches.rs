@@ -54,7 +54,10 @@ pub async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, bod
         }
     };
     if !app.options.takes_batches {
-        return Err(Error::unavailable("this node takes no batches (its roles lack intake): send them to one that does").into());
+        return Err(Error::unavailable(
+            "this node takes no batches (its roles lack intake): send them to one that does",
+        )
+        .into());
     }
     app.health.check_writes()?;
     let whole = app.bodies.read(&headers, body).await?;

@@ -231,9 +231,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(published::readyz))
         .route("/metrics", get(metrics::get));
     if app.options.takes_batches || app.options.serves {
-        router = router
-            .route("/v1/batches", post(batches::post))
-            .route("/v1/batches/{id}", get(batches::get));
+        router = router.route("/v1/batches", post(batches::post)).route("/v1/batches/{id}", get(batches::get));
     }
     if app.options.serves {
         router = router.merge(queries());

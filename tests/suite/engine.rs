@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tuflog::audit;
 use tuflog::change::{Batch, Change};
-use tuflog::config::Roles;
 use tuflog::clock::{Clock, SystemClock};
+use tuflog::config::Roles;
 use tuflog::fold::state::State as BinState;
 use tuflog::ledger::Record;
 use tuflog::ledger::record::{Format, RootRecord, Settings, SettingsRecord};
@@ -71,9 +71,9 @@ async fn start(dir: &Path) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
         queue_bytes: 1 << 20,
         min_cut_interval_ms: 0,
         health: Arc::default(),
-            roles: Roles::default(),
-            membership: None,
-            patience_ms: 0,
+        roles: Roles::default(),
+        membership: None,
+        patience_ms: 0,
     };
     (Engine::start(parts, state).await.unwrap(), log, store)
 }
