@@ -3,7 +3,10 @@
 //! A flag wins over its variable, a variable over the file, the file over the default. A key that the file has and
 //! this program does not know is refused, with the nearest right one.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,6 +94,11 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_hashes: Option<Vec<String>>,
 
+    /// Where what is published lies
+    #[command(flatten)]
+    #[serde(default, skip_serializing_if = "Store::is_empty")]
+    pub store: Store,
+
     /// Who may do what
     #[command(flatten)]
     #[serde(default, skip_serializing_if = "Auth::is_empty")]
@@ -137,6 +145,76 @@ impl Auth {
     }
 }
 
+/// The table `store`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Bucket and prefix of an S3-compatible store, s3://BUCKET[/PREFIX]; credentials come from AWS_ACCESS_KEY_ID and the like, a web identity or the instance [default: the directory DIR/store]
+    #[arg(long = "store-url", env = "TUFLOG_STORE_URL", value_name = "URL")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+
+    /// Address of the S3 server [default: Amazon's, by region]
+    #[arg(long = "store-endpoint", env = "TUFLOG_STORE_ENDPOINT", value_name = "URL")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+
+    /// Region of the bucket [default: that of AWS_REGION, else us-east-1]
+    #[arg(long = "store-region", env = "TUFLOG_STORE_REGION", value_name = "NAME")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+
+    /// Talk to the S3 server without TLS, if its address says http:
+    #[arg(long = "store-allow-http", env = "TUFLOG_STORE_ALLOW_HTTP", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_http: Option<bool>,
+
+    /// More options of the S3 client, as the crate object_store names them: NAME=VALUE, several with commas between
+    #[arg(long = "store-options", env = "TUFLOG_STORE_OPTIONS", value_name = "OPTIONS")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<StoreOptions>,
+}
+
+impl Store {
+    fn is_empty(&self) -> bool {
+        *self == Store::default()
+    }
+
+    /// These settings, with what they leave open taken from `fallback`.
+    pub fn or(self, fallback: Store) -> Store {
+        Store {
+            url: self.url.or(fallback.url),
+            endpoint: self.endpoint.or(fallback.endpoint),
+            region: self.region.or(fallback.region),
+            allow_http: self.allow_http.or(fallback.allow_http),
+            options: self.options.or(fallback.options),
+        }
+    }
+}
+
+/// The table `store.options`. Its values may be secrets: `Debug` shows names only.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct StoreOptions(pub BTreeMap<String, String>);
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl FromStr for StoreOptions {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<StoreOptions, String> {
+        let pair = |pair: &str| match pair.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            _ => Err(format!("{pair:?} is not NAME=VALUE")),
+        };
+        text.split(',').map(pair).collect::<std::result::Result<_, _>>().map(StoreOptions)
+    }
+}
+
 /// Calls a macro with every field of [`Settings`].
 macro_rules! every_field {
     ($call:ident) => {
@@ -149,6 +227,7 @@ macro_rules! every_field {
             uploads,
             min_free_mib,
             extra_hashes,
+            store,
             auth,
             insecure,
             log,
@@ -170,7 +249,7 @@ impl Settings {
     pub fn parse(text: &str) -> Result<Settings> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid("toml", e.to_string()))?;
         for key in keys_of(&table, "") {
-            if KEYS.contains(&key.as_str()) {
+            if KEYS.contains(&key.as_str()) || key.starts_with("store.options.") {
                 continue;
             }
             let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(&key, a).total_cmp(&strsim::jaro(&key, b)));
@@ -220,6 +299,11 @@ pub const KEYS: &[&str] = &[
     "uploads",
     "min_free_mib",
     "extra_hashes",
+    "store.url",
+    "store.endpoint",
+    "store.region",
+    "store.allow_http",
+    "store.options",
     "auth.tokens_file",
     "insecure",
     "log",
@@ -264,6 +348,18 @@ mod tests {
         assert_eq!((merged.groups, merged.uploads, merged.listen), (Some(7), Some(3), None));
         let file = Settings::parse("auth.tokens_file = \"t\"").unwrap();
         assert_eq!(Settings::default().or(file).auth.tokens_file, Some("t".into()));
+    }
+
+    #[test]
+    fn the_options_of_a_store_are_free_and_never_shown() {
+        let file = Settings::parse("[store]\nurl = \"s3://b/p\"\n[store.options]\nany_name = \"secret\"").unwrap();
+        assert!(!format!("{file:?}").contains("secret") && format!("{file:?}").contains("any_name"));
+        assert_eq!("any_name=secret".parse(), Ok(file.store.options.clone().unwrap()));
+        let flags = Store { url: Some("s3://c".into()), ..Store::default() };
+        let merged = flags.or(file.store.clone());
+        assert_eq!((merged.url.as_deref(), merged.options), (Some("s3://c"), file.store.options));
+        assert!(Settings::parse("store.bucket = \"b\"").unwrap_err().message.contains("`store."));
+        assert!("x".parse::<StoreOptions>().is_err() && "=1".parse::<StoreOptions>().is_err());
     }
 
     #[test]

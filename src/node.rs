@@ -28,8 +28,7 @@ use crate::log::embedded::EmbeddedLog;
 use crate::pool::Pool;
 use crate::query::Query;
 use crate::recover;
-use crate::store::Store;
-use crate::store::local::{self, LocalStore};
+use crate::store::{self, Store, local};
 use crate::tuf::key::KeyRing;
 use crate::tuf::key_file;
 
@@ -41,7 +40,7 @@ const DISK_EVERY: Duration = Duration::from_millis(500);
 /// How far the repository's time may be ahead of the clock before that is worth a warning, in seconds.
 const MAX_AHEAD_S: u64 = 300;
 
-/// A running node on the embedded log and a local store.
+/// A running node on the embedded log and the store that its settings name.
 pub struct Node {
     engine: Engine,
     addr: SocketAddr,
@@ -63,8 +62,8 @@ impl Node {
         health.set(Cause::Unpublished, "there is no checkpoint yet");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log: Arc<dyn Log> = EmbeddedLog::open(&dir.log(), clock.clone())?;
-        let store: Arc<dyn Store> =
-            Arc::new(MeteredStore::new(Arc::new(LocalStore::open(&dir.store())?), metrics.clone()));
+        let store = store::open(&settings.store, &dir.store()).await?;
+        let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.clone()));
         let keys = Arc::new(key_file::load_online(&dir.keys())?);
         let start = match recover::start(&*log, &*store).await {
             Err(e) if e.kind == Kind::Invalid && recover::pointer(&*store).await?.is_some() => {

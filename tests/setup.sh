@@ -19,4 +19,7 @@ fi
 
 echo "setup: TUF clients"
 tests/clients/setup.sh
+
+echo "setup: S3 server"
+tests/s3/setup.sh
 echo "setup: done"

@@ -4,7 +4,6 @@
 //! nothing changes meanwhile, and a running node refuses with its address.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -13,12 +12,11 @@ use serde_json::Value;
 
 use super::client::{Client, ServerArgs};
 use super::failure::{Code, Failure, Outcome};
-use super::output;
+use super::{output, stored};
 use crate::data_dir::DataDir;
 use crate::log::embedded::EmbeddedLog;
 use crate::pool::Pool;
 use crate::query::Query;
-use crate::store::local::LocalStore;
 
 /// Whom to ask, and how to print the answer.
 #[derive(Clone, Debug, Args)]
@@ -52,11 +50,11 @@ pub struct Data {
 
 impl AskArgs {
     /// Opens the one or the other. `--data` wins over TUFLOG_SERVER.
-    pub fn open(&self) -> Outcome<Asked> {
+    pub async fn open(&self) -> Outcome<Asked> {
         let Some(path) = &self.data else { return Ok(Asked::Server(Client::new(&self.server)?)) };
         let dir = DataDir::open(path)?;
         let log = EmbeddedLog::open_read_only(&dir.log())?;
-        let store = Arc::new(LocalStore::open_read_only(&dir.store())?);
+        let store = stored::open(&dir).await?;
         Ok(Asked::Data(Data { query: Query::new(log, store, Pool::Inline), _lock: dir }))
     }
 

@@ -7,9 +7,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::{Code, Failure, Outcome};
-use super::output;
+use super::{output, stored};
 use crate::audit::{self, Options, Progress};
 use crate::data_dir::DataDir;
+use crate::log::embedded::EmbeddedLog;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +54,9 @@ pub async fn run(args: AuditArgs) -> Outcome {
     let options =
         Options { max_findings: args.max_findings as usize, scratch: args.scratch, ..Options::threads(threads) };
     let bar = bar();
-    let report = audit::run_data_dir(dir.path(), options, |p| show(&bar, p)).await;
+    let log = EmbeddedLog::open_read_only(&dir.log())?;
+    let store = stored::open(&dir).await?;
+    let report = audit::run(log, store, options, |p| show(&bar, p)).await;
     bar.finish_and_clear();
     let report = report?;
     if args.json {

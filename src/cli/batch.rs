@@ -38,7 +38,7 @@ pub struct BatchArgs {
 /// Runs the command.
 pub async fn run(args: BatchArgs) -> Outcome {
     check_id(&args.id).map_err(|e| Failure::usage(format!("ID: {}", e.message)))?;
-    let answer: Option<BatchAnswer> = match args.ask.open()? {
+    let answer: Option<BatchAnswer> = match args.ask.open().await? {
         Asked::Server(client) => {
             let history: &[_] = if args.full { &[("history", "full".to_owned())] } else { &[] };
             client.find(&format!("v1/batches/{}", args.id), history).await?.map(ask::read).transpose()?

@@ -41,7 +41,7 @@ pub struct CheckpointsArgs {
 
 /// Runs the command.
 pub async fn run(args: CheckpointsArgs) -> Outcome {
-    let asked = args.ask.open()?;
+    let asked = args.ask.open().await?;
     if let Some(n) = args.n {
         return one(&args.ask, asked, n).await;
     }

@@ -28,6 +28,7 @@ mod serve;
 mod settings_file;
 pub mod source;
 mod status;
+mod stored;
 mod target;
 mod write;
 

@@ -30,7 +30,7 @@ pub struct RouteArgs {
 /// Runs the command.
 pub async fn run(args: RouteArgs) -> Outcome {
     check_path(&args.path).map_err(|e| Failure::usage(format!("PATH: {}", e.message)))?;
-    let answer: RouteAnswer = match args.ask.open()? {
+    let answer: RouteAnswer = match args.ask.open().await? {
         Asked::Server(client) => ask::read(client.get(&format!("v1/route/{}", args.path), &[]).await?)?,
         Asked::Data(data) => data.query.route(&args.path).await?,
     };

@@ -65,7 +65,7 @@ pub fn run(args: ServeArgs) -> Outcome {
 }
 
 /// The settings of the configuration file, if there is one.
-fn file(data: &Path, named: Option<&Path>) -> Outcome<Settings> {
+pub(super) fn file(data: &Path, named: Option<&Path>) -> Outcome<Settings> {
     let usual = data.join("tuflog.toml");
     let path = match named {
         Some(path) => path,

@@ -27,7 +27,7 @@ pub struct StatusArgs {
 
 /// Runs the command.
 pub async fn run(args: StatusArgs) -> Outcome {
-    let answer: StatusAnswer = match args.ask.open()? {
+    let answer: StatusAnswer = match args.ask.open().await? {
         Asked::Server(client) => ask::read(client.get("v1/status", &[]).await?)?,
         Asked::Data(data) => stopped(&data).await?,
     };

@@ -32,7 +32,7 @@ pub struct TargetArgs {
 /// Runs the command.
 pub async fn run(args: TargetArgs) -> Outcome {
     check_path(&args.path).map_err(|e| Failure::usage(format!("PATH: {}", e.message)))?;
-    let answer: Option<TargetAnswer> = match args.ask.open()? {
+    let answer: Option<TargetAnswer> = match args.ask.open().await? {
         Asked::Server(client) => {
             client.find(&format!("v1/targets/{}", args.path), &[]).await?.map(ask::read).transpose()?
         }

@@ -17,15 +17,20 @@
 //!    no object: it is read by [`Store::get`], but neither created nor listed.
 //! 5. `Unavailable` means nothing happened; `Indeterminate` that it may have.
 //!
-//! An S3-compatible store fits: create is a PUT with If-None-Match, sync is nothing, the pointer moves by If-Match.
+//! Which store a node has, its configuration says: a bucket if `store.url` names one, else the local directory.
 //!
 //! `tests/suite/store_contract.rs` runs the same suite against every driver.
 
 pub mod local;
+pub mod s3;
+
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use crate::config;
 use crate::error::{Error, Result};
 use crate::tuf::envelope::Envelope;
 
@@ -62,6 +67,46 @@ pub trait Store: Send + Sync {
 
     /// The names of all objects whose name begins with `prefix`, sorted.
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
+}
+
+/// Opens the store that `settings` name; without a URL that in `dir`.
+pub async fn open(settings: &config::Store, dir: &Path) -> Result<Arc<dyn Store>> {
+    Ok(match s3::Settings::of(settings)? {
+        Some(settings) => Arc::new(s3::S3Store::open(&settings).await?),
+        None => Arc::new(local::LocalStore::open(dir)?),
+    })
+}
+
+/// The same to read only: of a stopped node. Nothing is changed, and whatever would write answers `Invalid`.
+pub async fn open_read_only(settings: &config::Store, dir: &Path) -> Result<Arc<dyn Store>> {
+    Ok(match s3::Settings::of(settings)? {
+        Some(settings) => Arc::new(s3::S3Store::open_read_only(&settings).await?),
+        None => Arc::new(local::LocalStore::open_read_only(dir)?),
+    })
+}
+
+/// Whether this may be a part of a name.
+fn is_part(part: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !part.is_empty() && !part.starts_with('.') && part.bytes().all(legal)
+}
+
+/// Refuses what is no name.
+fn check_name(name: &str) -> Result<()> {
+    if name.split('/').all(is_part) {
+        return Ok(());
+    }
+    let rule = "must be `/`-separated parts of [A-Za-z0-9._-] that do not begin with a dot";
+    Err(Error::invalid("name", format!("{name:?} {rule}")))
+}
+
+/// Refuses what cannot be created.
+fn check_creatable(name: &str) -> Result<()> {
+    check_name(name)?;
+    if name == POINTER {
+        return Err(Error::invalid("name", format!("{POINTER} is the pointer: it is swapped, not created")));
+    }
+    Ok(())
 }
 
 /// The name of a versioned metadata file, such as `metadata/7.bins-0a.json`.

@@ -15,7 +15,8 @@ pub const TUFLOG: &str = env!("CARGO_BIN_EXE_tuflog");
 /// The binary with arguments, and nothing of the outer environment that could change what it does.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(TUFLOG);
-    let own = std::env::vars_os().map(|(k, _)| k).filter(|k| k.to_string_lossy().starts_with("TUFLOG_"));
+    let changes = |name: &str| name.starts_with("TUFLOG_") || name.starts_with("AWS_");
+    let own = std::env::vars_os().map(|(k, _)| k).filter(|k| changes(&k.to_string_lossy()));
     for name in own {
         command.env_remove(name);
     }
@@ -51,14 +52,20 @@ pub struct Server {
 impl Server {
     /// Starts it on `data` and waits until it is ready.
     pub fn start(data: &Path, options: &[&str]) -> Server {
+        Server::start_with(data, options, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_with(data: &Path, options: &[&str], variables: &[(&str, &str)]) -> Server {
         let data_text = data.to_str().expect("a path in UTF-8");
         let log = data.with_extension("serve.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a file for its log");
         let args = [&["serve", "--data", data_text, "--listen", "127.0.0.1:0"], options].concat();
         let start = Instant::now();
         let _ = std::fs::remove_file(data.join("http.addr")); // of one that was killed
-        let child =
-            command(&args).stdout(file.try_clone().expect("a file")).stderr(file).spawn().expect("the binary runs");
+        let mut serve = command(&args);
+        serve.envs(variables.iter().copied()).stdout(file.try_clone().expect("a file")).stderr(file);
+        let child = serve.spawn().expect("the binary runs");
         let mut server = Server { child, url: String::new(), started_in: Duration::ZERO, log };
         while start.elapsed() < PATIENCE {
             if let Some(status) = server.child.try_wait().expect("its state") {

@@ -12,6 +12,7 @@ use tuflog::store::local::LocalStore;
 use tuflog::store::{Created, POINTER, Store, metadata_name};
 
 use crate::help::{PATIENCE, scratch};
+use crate::s3::Bucket;
 
 /// An empty store to test: two handles on it, as two nodes have.
 struct Bed {
@@ -24,6 +25,11 @@ fn local() -> Bed {
     let dir = scratch();
     let open = || Arc::new(LocalStore::open(dir.path()).unwrap());
     Bed { store: open(), other: open(), _dir: Some(dir) }
+}
+
+async fn s3() -> Bed {
+    let bucket = Bucket::new();
+    Bed { store: Arc::new(bucket.open().await), other: Arc::new(bucket.open().await), _dir: None }
 }
 
 fn bytes(byte: u8, len: usize) -> Bytes {
@@ -246,3 +252,4 @@ macro_rules! clauses {
 }
 
 driver!(local, local());
+driver!(s3, s3().await);

@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock, statvfs, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
-use crate::store::{Created, POINTER};
+use crate::store::{Created, POINTER, check_creatable, check_name, is_part};
 
 /// From so many objects on, the file system is synced once instead of each file. On a quiet disk that is cheaper from
 /// two files on; but it also writes what others left dirty, and beside 16 MB of that it is cheaper from 50 files on.
@@ -78,9 +78,7 @@ impl Disk {
     pub fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
         self.check_writable()?;
         self.check(name)?;
-        if name == POINTER {
-            return Err(Error::invalid("name", format!("{POINTER} is the pointer: it is swapped, not created")));
-        }
+        check_creatable(name)?;
         let (place, new) = (self.place(name), self.unsynced(name));
         let same = |there: Bytes| if there == bytes { Created::Same } else { Created::Other(there) };
         let failed = |e: io::Error| problem(&e, &format!("cannot create object {name}"));
@@ -237,11 +235,7 @@ impl Disk {
         if let Some(e) = self.failed.get() {
             return Err(e.clone());
         }
-        if !name.split('/').all(is_part) {
-            let rule = "must be `/`-separated parts of [A-Za-z0-9._-] that do not begin with a dot";
-            return Err(Error::invalid("name", format!("{name:?} {rule}")));
-        }
-        Ok(())
+        check_name(name)
     }
 
     fn temporary(&self) -> io::Result<(File, Temporary)> {
@@ -309,11 +303,6 @@ pub fn free_bytes(dir: &Path) -> Result<u64> {
     let disk =
         statvfs(dir).map_err(|e| problem(&e.into(), &format!("cannot look at the disk of {}", dir.display())))?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-fn is_part(part: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    !part.is_empty() && !part.starts_with('.') && part.bytes().all(legal)
 }
 
 fn missing(name: &str) -> Error {
