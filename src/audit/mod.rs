@@ -120,7 +120,8 @@ pub async fn run(
     replay::run(log, store, options, Box::new(progress)).await
 }
 
-/// Audits the data directory of a stopped node, whose lock the caller holds. Nothing in it is changed.
+/// Audits the data directory of a stopped node that has its store there, and whose lock the caller holds. Nothing in it
+/// is changed.
 ///
 /// # Errors
 /// As [`run`], and `Invalid` if there is no log or store.

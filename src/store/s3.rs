@@ -29,6 +29,8 @@
 //!
 //! # Credentials, bucket, region
 //!
+//! Needed are s3:GetObject, s3:PutObject, s3:ListBucket, and for the trial s3:DeleteObject below `.probe/`.
+//!
 //! Found wrong at the start, they are `Invalid`: the operator is there to put them right. Later they are
 //! `Unavailable`: an expired token or a policy under repair comes back, the log keeps what is committed meanwhile, and
 //! a node that ended itself would have to be started again by hand.

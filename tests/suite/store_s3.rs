@@ -173,6 +173,12 @@ async fn at_the_start_what_is_wrong_is_for_the_operator() {
     let e = refused(&settings).await;
     assert!(e.kind == Kind::Invalid && e.message.contains("us-east-1"), "{e}");
 
+    let proxy = Proxy::start(|_| Act::Pass).await;
+    let denied = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+    proxy.rule(move |r| if r.path.ends_with("/none") { Act::Answer(403, denied) } else { Act::Pass });
+    let e = refused(&bucket.through(&proxy).settings()).await;
+    assert!(e.kind == Kind::Invalid && e.message.contains("AccessDenied"), "may read, but not list: {e}");
+
     let nobody = Settings { endpoint: Some("http://127.0.0.1:1".into()), ..good.clone() };
     let e = refused(&nobody).await;
     assert!(e.kind == Kind::Unavailable && e.message.contains("refused"), "{e}");

@@ -4,8 +4,8 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3Conditio
 use object_store::path::Path;
 use object_store::{ClientConfigKey, ObjectStoreExt, PutMode, RetryConfig, UpdateVersion};
 
+use super::S3Store;
 use super::retry::{self, Attempt, Failure};
-use super::{POINTER, S3Store};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::store::is_part;
@@ -122,11 +122,12 @@ impl From<Failure> for Stop {
 }
 
 impl S3Store {
-    /// Makes sure that the bucket can be read.
+    /// Makes sure that the bucket is there and can be read. It asks for what is not there: without the permission to
+    /// list (s3:ListBucket), S3 answers 403 instead of 404, and a node would wait for ever to learn what is missing.
     pub(super) async fn look(&self) -> Result<()> {
         let mut tries = self.tries("cannot be opened".into());
         loop {
-            match self.fetch(POINTER).await {
+            match self.fetch(".probe/none").await {
                 Ok(_) => return Ok(()),
                 Err(failure) => tries.again_at_start(failure).await?,
             }
