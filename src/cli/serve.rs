@@ -15,6 +15,7 @@ Examples:
   tuflog serve --data repo
   tuflog serve --data repo --listen 127.0.0.1:0 --targets /srv/targets
   tuflog serve --data repo --listen 0.0.0.0:8080 --auth-tokens-file /etc/tuflog/tokens
+  tuflog serve --data repo --store-url s3://bucket/prefix --store-region eu-central-1
   TUFLOG_LOG=tuflog=debug tuflog serve --data repo
 
 What it serves:
