@@ -12,9 +12,8 @@ use serde_json::Value;
 
 use super::client::{Client, ServerArgs};
 use super::failure::{Code, Failure, Outcome};
-use super::{output, stored};
-use crate::data_dir::DataDir;
-use crate::log::embedded::EmbeddedLog;
+use super::opened::{self, Opened};
+use super::output;
 use crate::pool::Pool;
 use crate::query::Query;
 
@@ -45,17 +44,16 @@ pub enum Asked {
 pub struct Data {
     /// Answers.
     pub query: Query,
-    _lock: DataDir,
+    _opened: Opened,
 }
 
 impl AskArgs {
     /// Opens the one or the other. `--data` wins over TUFLOG_SERVER.
     pub async fn open(&self) -> Outcome<Asked> {
         let Some(path) = &self.data else { return Ok(Asked::Server(Client::new(&self.server)?)) };
-        let dir = DataDir::open(path)?;
-        let log = EmbeddedLog::open_read_only(&dir.log())?;
-        let store = stored::open(&dir).await?;
-        Ok(Asked::Data(Data { query: Query::new(log, store, Pool::Inline), _lock: dir }))
+        let opened = opened::open(path).await?;
+        let query = Query::new(opened.log.clone(), opened.store.clone(), Pool::Inline);
+        Ok(Asked::Data(Data { query, _opened: opened }))
     }
 
     /// Prints an answer: as JSON, or as `people` says.

@@ -7,10 +7,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::{Code, Failure, Outcome};
-use super::{output, stored};
+use super::{opened, output};
 use crate::audit::{self, Options, Progress};
-use crate::data_dir::DataDir;
-use crate::log::embedded::EmbeddedLog;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,14 +47,12 @@ pub struct AuditArgs {
 
 /// Runs the command.
 pub async fn run(args: AuditArgs) -> Outcome {
-    let dir = DataDir::open(&args.data)?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let options =
         Options { max_findings: args.max_findings as usize, scratch: args.scratch, ..Options::threads(threads) };
     let bar = bar();
-    let log = EmbeddedLog::open_read_only(&dir.log())?;
-    let store = stored::open(&dir).await?;
-    let report = audit::run(log, store, options, |p| show(&bar, p)).await;
+    let opened = opened::open(&args.data).await?;
+    let report = audit::run(opened.log.clone(), opened.store.clone(), options, |p| show(&bar, p)).await;
     bar.finish_and_clear();
     let report = report?;
     if args.json {

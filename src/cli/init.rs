@@ -16,12 +16,14 @@ use super::failure::{Code, Failure, Outcome};
 use super::{output, settings_file};
 use crate::bins::Layout;
 use crate::clock::{Clock, SystemClock, format_utc};
+use crate::config;
 use crate::data_dir::{self, DataDir};
 use crate::error::{Error, Result};
 use crate::ledger::record::{Format, RootRecord, Settings, SettingsRecord};
 use crate::ledger::state::SignedRoot;
 use crate::ledger::{EPOCH, Follower, Record, State};
 use crate::log::embedded::EmbeddedLog;
+use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::log::{Log, Partition};
 use crate::tuf::key_file;
 use crate::tuf::root::{RoleKeys, Root};
@@ -73,6 +75,17 @@ pub struct InitArgs {
     /// How many of them must sign a new root
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     root_threshold: u32,
+
+    /// How many brokers keep each record
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "brokers", value_parser = clap::value_parser!(u16).range(1..))]
+    kafka_replication: u16,
+
+    /// How many of them must have it before it counts
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "brokers", value_parser = clap::value_parser!(u16).range(1..))]
+    kafka_min_insync: u16,
+
+    #[command(flatten, next_help_heading = "The log on Kafka, instead of DIR/log")]
+    kafka: config::Kafka,
 }
 
 /// What stands in the directory.
@@ -92,6 +105,7 @@ pub async fn run(args: InitArgs) -> Outcome {
         let (m, n) = (args.root_threshold, args.root_keys);
         return Err(Failure::usage(format!("--root-threshold: {m} of {n} keys can never sign")));
     }
+    let kafka = KafkaSettings::of(&args.kafka)?;
     refuse(&args.data)?; // before the lock file is made in it
     let dir = DataDir::create(&args.data)?;
     let resumed = refuse(&args.data)? == Found::Unfinished;
@@ -109,13 +123,20 @@ pub async fn run(args: InitArgs) -> Outcome {
     } else {
         dir.write("init", marker.as_bytes())?;
     }
-    for (path, mode) in [(dir.keys(), 0o700), (dir.log(), 0o755), (dir.state(), 0o755), (dir.store(), 0o755)] {
+    let log = kafka.is_none().then(|| dir.log());
+    let others = [dir.state(), dir.store()].into_iter().chain(log).map(|path| (path, 0o755));
+    for (path, mode) in others.chain([(dir.keys(), 0o700)]) {
         DirBuilder::new().recursive(true).mode(mode).create(&path).map_err(|e| at(&path, &e))?;
     }
-    let root = begin_ledger(&args, layout, &dir).await?;
+    let log: Arc<dyn Log> = match &kafka {
+        None => EmbeddedLog::open(&dir.log(), Arc::new(SystemClock))?,
+        Some(kafka) => on_kafka(&args, kafka, resumed).await.inspect_err(|_| take_back(&dir, resumed))?,
+    };
+    let root = begin_ledger(&args, layout, &dir, &*log).await?;
     dir.write("root.json", root.document.as_bytes())?;
     if !dir.config().exists() {
-        dir.write("tuflog.toml", settings_file::template().as_bytes())?;
+        let text = settings_file::template() + &settings_file::of_kafka(&args.kafka);
+        dir.write("tuflog.toml", text.as_bytes())?;
     }
     finish(&dir).map_err(|e| at(dir.path(), &e))?;
     report(&args, &dir, &root.root)
@@ -149,7 +170,7 @@ fn look(data: &Path) -> io::Result<Found> {
     Ok(match names.iter().find(|n| !["lock", ".init.new"].contains(&n.as_str())) {
         None => Found::Nothing,
         _ if has("init") => Found::Unfinished,
-        _ if has("log") => Found::Repository,
+        _ if has("log") || has("root.json") => Found::Repository,
         Some(name) => Found::Something(name.clone()),
     })
 }
@@ -157,13 +178,20 @@ fn look(data: &Path) -> io::Result<Found> {
 /// The options, as they stand in DIR/init.
 fn mark(args: &InitArgs) -> String {
     let InitArgs { bins, partitions, root_keys, root_threshold, .. } = args;
-    format!("--bins {bins} --partitions {partitions} --root-keys {root_keys} --root-threshold {root_threshold}\n")
+    let config::Kafka { brokers, repo, .. } = &args.kafka;
+    let kafka = brokers.as_ref().map(|brokers| {
+        let repo = repo.as_deref().unwrap_or(config::defaults::KAFKA_REPO);
+        format!(" --kafka-brokers {brokers} --kafka-repo {repo}")
+    });
+    format!(
+        "--bins {bins} --partitions {partitions} --root-keys {root_keys} --root-threshold {root_threshold}{}\n",
+        kafka.unwrap_or_default()
+    )
 }
 
 /// Appends what the ledger does not have yet: Format, Settings, the first root; in this order.
-async fn begin_ledger(args: &InitArgs, layout: Layout, dir: &DataDir) -> Result<Arc<SignedRoot>> {
-    let log = EmbeddedLog::open(&dir.log(), Arc::new(SystemClock))?;
-    let mut follower = Follower::new(&*log, State::default()).await?;
+async fn begin_ledger(args: &InitArgs, layout: Layout, dir: &DataDir, log: &dyn Log) -> Result<Arc<SignedRoot>> {
+    let mut follower = Follower::new(log, State::default()).await?;
     loop {
         while follower.next().await?.is_some() {}
         let state = &follower.state;
@@ -172,7 +200,7 @@ async fn begin_ledger(args: &InitArgs, layout: Layout, dir: &DataDir) -> Result<
         } else if state.settings_revision == 0 {
             Record::Settings(SettingsRecord { revision: 1, settings: Settings::default() })
         } else if let Some(root) = &state.root {
-            return Ok(root.clone());
+            return own_root(root, layout, state, &dir.keys()).map(|()| root.clone());
         } else {
             Record::Root(RootRecord { document: first_root(args, &dir.keys())? })
         };
@@ -187,6 +215,46 @@ async fn begin_ledger(args: &InitArgs, layout: Layout, dir: &DataDir) -> Result<
                 return Err(Error::corrupt(format!("the ledger does not take its own beginning (seq {seq})")));
             }
         }
+    }
+}
+
+/// Creates the topics, or finds those of a run that was cut off.
+async fn on_kafka(args: &InitArgs, kafka: &KafkaSettings, resumed: bool) -> Outcome<Arc<dyn Log>> {
+    let partitions = u16::try_from(args.partitions)
+        .map_err(|_| Failure::usage(format!("--partitions: a topic has at most {}", u16::MAX)))?;
+    KafkaLog::create_topics(kafka, partitions, args.kafka_replication, args.kafka_min_insync).await?;
+    let log = KafkaLog::open(kafka).await?;
+    if !resumed && log.end(Partition::Ledger).await? > 0 {
+        let repo = &kafka.repo;
+        return Err(Failure::new(Code::Failed, format!("{repo} on {} is a repository already", kafka.brokers)).hint(
+            "a further worker needs no init: give it the settings kafka.* and the online key (--keys), and serve; \
+             another repository needs another --kafka-repo",
+        ));
+    }
+    Ok(Arc::new(log))
+}
+
+/// Leaves nothing of an init that has not begun anything.
+fn take_back(dir: &DataDir, resumed: bool) {
+    if resumed {
+        return;
+    }
+    for path in [dir.keys(), dir.state(), dir.store()] {
+        let _ = fs::remove_dir(path); // empty, unless something is wrong
+    }
+    let _ = fs::remove_file(dir.init_marker());
+}
+
+/// Where others can reach the ledger too, what begins it may be another's.
+fn own_root(root: &SignedRoot, layout: Layout, state: &State, keys: &Path) -> Result<()> {
+    let online = keys.join("online.pem");
+    let own = online.exists() && {
+        let id = *key_file::load(&online)?.public().key_id();
+        root.root.targets.key_ids.contains(&id)
+    };
+    match own && state.layout()? == layout {
+        true => Ok(()),
+        false => Err(Error::conflict("another init has made this repository meanwhile, with other keys")),
     }
 }
 

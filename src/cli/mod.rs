@@ -21,6 +21,7 @@ mod help;
 mod import;
 mod init;
 mod logging;
+mod opened;
 mod output;
 mod remove;
 mod route;
@@ -28,7 +29,6 @@ mod serve;
 mod settings_file;
 pub mod source;
 mod status;
-mod stored;
 mod target;
 mod write;
 

@@ -4,7 +4,7 @@
 
 use clap::{Args, Command};
 
-use crate::config::{KEYS, Settings, defaults, flag_of};
+use crate::config::{KEYS, Kafka, Settings, defaults, flag_of};
 
 /// The text of the file.
 pub fn template() -> String {
@@ -21,6 +21,22 @@ pub fn template() -> String {
         let help = help.split(" [default: ").next().unwrap_or_default();
         let key = if *key == "kafka.*" { "kafka.security.protocol" } else { key };
         out.push_str(&format!("\n# {help}\n# {key} = {}\n", value(key)));
+    }
+    out
+}
+
+/// The lines that say where a log on Kafka is. Secrets are left to the variable TUFLOG_KAFKA.
+pub fn of_kafka(kafka: &Kafka) -> String {
+    let Some(brokers) = &kafka.brokers else { return String::new() };
+    let mut out = format!("\n# As init was told\nkafka.brokers = {brokers:?}\n");
+    if let Some(repo) = &kafka.repo {
+        out.push_str(&format!("kafka.repo = {repo:?}\n"));
+    }
+    for (name, value) in kafka.options.iter().flat_map(|o| &o.0) {
+        match ["password", "secret", "key"].iter().any(|word| name.contains(word)) {
+            true => out.push_str(&format!("# kafka.{name}: set it by the variable TUFLOG_KAFKA={name}=…\n")),
+            false => out.push_str(&format!("kafka.{name} = {value:?}\n")),
+        }
     }
     out
 }

@@ -66,7 +66,7 @@ impl Auth {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
 pub struct Kafka {
     /// Some of the brokers, HOST:PORT,…: the log is on Kafka [default: the directory DIR/log]
-    #[arg(long = "kafka-brokers", env = "TUFLOG_KAFKA_BROKERS", value_name = "BROKERS")]
+    #[arg(id = "brokers", long = "kafka-brokers", env = "TUFLOG_KAFKA_BROKERS", value_name = "BROKERS")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brokers: Option<String>,
 
@@ -108,7 +108,7 @@ impl Kafka {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Bucket and prefix of an S3-compatible store, s3://BUCKET[/PREFIX]; credentials come from AWS_ACCESS_KEY_ID and the like, a web identity or the instance [default: the directory DIR/store]
+    /// Bucket and prefix of an S3-compatible store, s3://BUCKET[/PREFIX], or a directory, file:///DIR, that the processes of one machine share; credentials come from AWS_ACCESS_KEY_ID and the like, a web identity or the instance [default: the directory DIR/store]
     #[arg(long = "store-url", env = "TUFLOG_STORE_URL", value_name = "URL")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,

@@ -69,8 +69,16 @@ pub trait Store: Send + Sync {
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>>;
 }
 
+/// The directory that `settings` name by a file: URL, as processes of one machine may share.
+fn directory(settings: &config::Store) -> Option<&Path> {
+    settings.url.as_deref()?.strip_prefix("file://").map(Path::new)
+}
+
 /// Opens the store that `settings` name; without a URL that in `dir`.
 pub async fn open(settings: &config::Store, dir: &Path) -> Result<Arc<dyn Store>> {
+    if let Some(dir) = directory(settings) {
+        return Ok(Arc::new(local::LocalStore::open(dir)?));
+    }
     Ok(match s3::Settings::of(settings)? {
         Some(settings) => Arc::new(s3::S3Store::open(&settings).await?),
         None => Arc::new(local::LocalStore::open(dir)?),
@@ -79,6 +87,9 @@ pub async fn open(settings: &config::Store, dir: &Path) -> Result<Arc<dyn Store>
 
 /// The same to read only: of a stopped node. Nothing is changed, and whatever would write answers `Invalid`.
 pub async fn open_read_only(settings: &config::Store, dir: &Path) -> Result<Arc<dyn Store>> {
+    if let Some(dir) = directory(settings) {
+        return Ok(Arc::new(local::LocalStore::open_read_only(dir)?));
+    }
     Ok(match s3::Settings::of(settings)? {
         Some(settings) => Arc::new(s3::S3Store::open_read_only(&settings).await?),
         None => Arc::new(local::LocalStore::open_read_only(dir)?),
