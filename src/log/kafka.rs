@@ -36,10 +36,13 @@ mod group;
 mod link;
 mod producer;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,7 +65,7 @@ use crate::error::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What it takes to reach the repository's topics.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaSettings {
     /// Some of the brokers: `HOST:PORT,…`.
     pub brokers: String,
@@ -70,7 +73,7 @@ pub struct KafkaSettings {
     pub repo: String,
     /// librdkafka's own settings, such as `security.protocol`. Those that the contract rests on are refused.
     pub options: BTreeMap<String, String>,
-    /// How long an append may take before it is answered `Indeterminate`.
+    /// How long an append may take before it is answered `Indeterminate`; at least 1.
     pub message_timeout_ms: u64,
 }
 
@@ -95,6 +98,16 @@ impl KafkaSettings {
     pub fn new(brokers: impl Into<String>, repo: impl Into<String>) -> KafkaSettings {
         let message_timeout_ms = KafkaSettings::MESSAGE_TIMEOUT_MS;
         KafkaSettings { brokers: brokers.into(), repo: repo.into(), options: BTreeMap::new(), message_timeout_ms }
+    }
+}
+
+impl fmt::Debug for KafkaSettings {
+    /// Options by name only: there are passwords among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KafkaSettings { brokers, repo, options, message_timeout_ms } = self;
+        let mut shown = f.debug_struct("KafkaSettings");
+        shown.field("brokers", brokers).field("repo", repo).field("options", &options.keys());
+        shown.field("message_timeout_ms", message_timeout_ms).finish()
     }
 }
 

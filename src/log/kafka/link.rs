@@ -131,6 +131,9 @@ impl Link {
         if settings.brokers.trim().is_empty() {
             return Err(Error::invalid("kafka.brokers", "names no broker: HOST:PORT,…"));
         }
+        if settings.message_timeout_ms == 0 {
+            return Err(Error::invalid("kafka.message_timeout_ms", "must be at least 1: an append must end some time"));
+        }
         if let Some(name) = settings.options.keys().find(|name| OWNED.contains(&name.as_str())) {
             return Err(Error::invalid(format!("kafka.{name}"), "is not yours to set: the log's promises rest on it"));
         }
@@ -204,6 +207,8 @@ impl Link {
             ("fetch.wait.max.ms", "1"),
             ("fetch.message.max.bytes", "1024"),
             ("queued.min.messages", "1"),
+            // What is left over from the last fetch counts as queued for a moment; the default is to look again in 1 s.
+            ("fetch.queue.backoff.ms", "1"),
             ("fetch.error.backoff.ms", "50"),
         ])
     }
@@ -250,8 +255,9 @@ impl Link {
 
 fn wrong_setting(e: KafkaError) -> Error {
     match e {
-        KafkaError::ClientConfig(_, why, name, value) => {
-            Error::invalid(format!("kafka.{name}"), format!("{:?}: {}", value, why.trim_end_matches('\0').trim()))
+        KafkaError::ClientConfig(_, why, name, _) => {
+            // The value may be a password.
+            Error::invalid(format!("kafka.{name}"), why.trim_end_matches('\0').trim())
         }
         KafkaError::ClientCreation(why) => Error::invalid("kafka", why),
         e => Error::unavailable(format!("cannot start a Kafka client: {}", words(&e))),

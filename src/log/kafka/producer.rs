@@ -130,7 +130,7 @@ impl Producers {
     }
 
     /// The producer for `to`; a new one if the last one failed.
-    fn current(&self, shared: &Shared, to: Partition) -> Result<Arc<Native>> {
+    pub fn current(&self, shared: &Shared, to: Partition) -> Result<Arc<Native>> {
         let mut lane = lock(&self.lanes[usize::from(!matches!(to, Partition::Changes(_)))]);
         let last = lane.as_ref().ok_or_else(closed)?;
         if last.context().failed.load(Ordering::SeqCst) {

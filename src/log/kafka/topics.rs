@@ -65,6 +65,10 @@ pub(super) struct Topics {
 }
 
 impl Topics {
+    pub fn of(link: &Link, partitions: u16) -> Topics {
+        Topics { names: names(link), partitions }
+    }
+
     /// Topic and partition.
     pub fn place(&self, of: Partition) -> Result<(&str, i32)> {
         match of {
@@ -160,7 +164,7 @@ pub(super) async fn check(link: &Link, asker: &Arc<Asker>, asking: &Worker) -> R
         let settings = answer.map_err(|code| refused(name, "describe configs", code))?;
         check_settings(name, *copies, &settings)?;
     }
-    Ok(Topics { names: names(link), partitions })
+    Ok(Topics::of(link, partitions))
 }
 
 fn check_settings(name: &str, copies: usize, settings: &ConfigResource) -> Result<()> {
