@@ -8,7 +8,7 @@ use super::Cli;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run a repository", &["init", "serve"]),
     ("Publish", &["add", "remove", "import"]),
-    ("Ask", &["status", "batch", "target", "route", "checkpoints"]),
+    ("Ask", &["status", "lag", "batch", "target", "route", "checkpoints"]),
     ("Check", &["audit"]),
 ];
 

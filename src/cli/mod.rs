@@ -3,7 +3,7 @@
 //! ```text
 //!   init serve                       make a repository, run a node
 //!   add remove import                write.rs: options, receipts; client.rs: HTTP, retries
-//!   status batch target route checkpoints   ask.rs: a server, or the data of a stopped node
+//!   status lag batch target route checkpoints   ask.rs: a server, or the data of a stopped node
 //!   audit                            everything from the first record on
 //!   failure.rs  exit codes           output.rs  tables, units, JSON      logging.rs  log lines
 //! ```
@@ -20,6 +20,7 @@ mod failure;
 mod help;
 mod import;
 mod init;
+mod lag;
 mod logging;
 mod opened;
 mod output;
@@ -59,6 +60,7 @@ enum Command {
     Remove(remove::RemoveArgs),
     Import(import::ImportArgs),
     Status(status::StatusArgs),
+    Lag(lag::LagArgs),
     Batch(batch::BatchArgs),
     Target(target::TargetArgs),
     Route(route::RouteArgs),
@@ -100,6 +102,7 @@ fn dispatch(cli: Cli) -> Outcome {
             Command::Remove(args) => remove::run(args).await,
             Command::Import(args) => import::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Lag(args) => lag::run(args).await,
             Command::Batch(args) => batch::run(args).await,
             Command::Target(args) => target::run(args).await,
             Command::Route(args) => route::run(args).await,

@@ -251,6 +251,7 @@ fn queries() -> Router<Arc<App>> {
         .route("/v1/checkpoints", get(published::checkpoints))
         .route("/v1/checkpoints/{n}", get(published::checkpoint))
         .route("/v1/status", get(published::status))
+        .route("/v1/lag", get(published::lag))
         .route("/metadata/{name}", get(metadata::get))
         .route("/targets/{*path}", get(files::get))
         .route("/openapi.json", get(openapi::get))

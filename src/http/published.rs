@@ -14,7 +14,7 @@ use super::{App, params};
 use crate::bins::PartitionId;
 use crate::error::{Error, Result};
 use crate::log::Offset;
-use crate::query::{CheckpointAnswer, CheckpointsAnswer, RouteAnswer, TargetAnswer};
+use crate::query::{LagAnswer, CheckpointAnswer, CheckpointsAnswer, RouteAnswer, TargetAnswer};
 
 /// The checkpoints of a page, unless the request says otherwise.
 const PAGE: u64 = 20;
@@ -207,6 +207,17 @@ pub async fn status(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Status
         partitions: partitions.collect(),
         uptime_s: app.started.seconds() as u64,
     }))
+}
+
+/// How far what is published is behind the log, by partition.
+#[utoipa::path(
+    get, path = "/v1/lag", tag = "published", operation_id = "getLag",
+    responses((status = 200, description = "Ends in the log and in the newest checkpoint", body = LagAnswer))
+)]
+pub async fn lag(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<LagAnswer>> {
+    params::query(&uri, &[])?;
+    let _turn = app.pages.acquire().await.map_err(|_| Error::unavailable("the server is stopping: try again"))?;
+    Ok(Json(app.query.lag().await?))
 }
 
 /// What clients see now: of one moment, for the pointer is read once and the rest follows from it.

@@ -82,6 +82,33 @@ pub struct RouteAnswer {
     pub partition: PartitionId,
 }
 
+/// How far what is published is behind the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct LagAnswer {
+    /// The newest published checkpoint; 0 before the first.
+    pub checkpoint: u64,
+    /// The sum over the partitions.
+    pub lag: u64,
+    /// By partition.
+    pub partitions: Vec<PartitionLag>,
+}
+
+/// See [`LagAnswer::partitions`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct PartitionLag {
+    /// The partition.
+    #[schema(value_type = u16)]
+    pub partition: PartitionId,
+    /// One past the highest offset that the checkpoint has applied.
+    #[schema(value_type = u64)]
+    pub published: Offset,
+    /// One past the newest segment.
+    #[schema(value_type = u64)]
+    pub end: Offset,
+    /// The difference.
+    pub lag: u64,
+}
+
 /// A checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct CheckpointAnswer {

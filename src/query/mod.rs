@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!   answers.rs   the shape of the answers        receipts.rs    seq → covering checkpoint, removals that found nothing
+//!   lag.rs       published against the log
 //!   targets.rs   path → bin → entry              history.rs     an id in the whole ledger; the list of checkpoints
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod answers;
 mod history;
+mod lag;
 mod receipts;
 mod targets;
 

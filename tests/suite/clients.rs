@@ -2,9 +2,12 @@
 //! the repository with the cache they keep.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 use tuflog::bins::sha256;
@@ -54,6 +57,64 @@ impl Client {
         let bad: Vec<&Value> = answers.iter().filter(|a| a["ok"] != true).collect();
         assert!(bad.is_empty(), "{}: {bad:#?}", self.name);
         assert_eq!((answers.len(), out.status.code()), (jobs.len(), Some(0)), "{}", self.name);
+    }
+}
+
+/// A python-tuf client that keeps its cache and refreshes again and again, from a plain file server over the store.
+pub struct Follower {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Follower {
+    pub fn start(root: &Path, published: &Path, scratch: &Path) -> Follower {
+        let [python, _] = clients();
+        let (stop, root, published) = (Arc::new(AtomicBool::new(false)), root.to_owned(), published.to_owned());
+        let (until, cache) = (stop.clone(), scratch.join("follower"));
+        let thread = std::thread::spawn(move || {
+            let mut files = Command::new(&python.program)
+                .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
+                .arg(&published)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("a file server");
+            let mut said = String::new();
+            BufReader::new(files.stdout.take().expect("piped")).read_line(&mut said).expect("its port");
+            let port = said.split_whitespace().skip_while(|w| *w != "port").nth(1).expect("its port").to_owned();
+            let url = format!("http://127.0.0.1:{port}");
+            let mut child = Command::new(&python.program)
+                .arg(&python.driver)
+                .args([format!("{url}/metadata/"), format!("{url}/targets/")])
+                .args([&root, &cache])
+                .arg("--fresh-each")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("the client starts");
+            let (mut jobs, answers) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+            let (mut answers, mut count) = (BufReader::new(answers), 0);
+            while !until.load(Ordering::SeqCst) {
+                writeln!(jobs, "{}", json!({"path": format!("absent/{count}"), "want": null})).expect("it reads");
+                let mut line = String::new();
+                answers.read_line(&mut line).expect("its answer");
+                let answer: Value = serde_json::from_str(&line).expect("a JSON line");
+                assert_eq!(answer["ok"], true, "refresh {count}: {answer}");
+                count += 1;
+            }
+            drop(jobs);
+            child.wait().expect("its end");
+            files.kill().expect("it was alive");
+            files.wait().expect("its end");
+            count
+        });
+        Follower { stop, thread }
+    }
+
+    /// Ends it; answers how often it refreshed. That it met an error fails the test.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the client followed without an error")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The integration tests, in one binary: it links once.
 
 mod audit;
+mod chaos;
 mod cli;
 mod clients;
 mod crash;
@@ -24,3 +25,4 @@ mod server;
 mod store_contract;
 mod store_local;
 mod store_s3;
+mod writers;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -43,9 +44,11 @@ pub fn init(data: &Path, options: &[&str]) {
 
 /// A `tuflog serve` on a free port.
 pub struct Server {
-    child: Child,
+    child: Mutex<Child>,
     url: String,
+    started: Instant,
     started_in: Duration,
+    data: PathBuf,
     log: PathBuf,
 }
 
@@ -57,42 +60,66 @@ impl Server {
 
     /// The same with variables of the environment.
     pub fn start_with(data: &Path, options: &[&str], variables: &[(&str, &str)]) -> Server {
+        let mut server = Server::spawn(data, options, variables);
+        server.started_in = server.wait_ready();
+        server.url = server.found_url().expect("it is ready");
+        server
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(data: &Path, options: &[&str], variables: &[(&str, &str)]) -> Server {
         let data_text = data.to_str().expect("a path in UTF-8");
         let log = data.with_extension("serve.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a file for its log");
         let args = [&["serve", "--data", data_text, "--listen", "127.0.0.1:0"], options].concat();
-        let start = Instant::now();
         let _ = std::fs::remove_file(data.join("http.addr")); // of one that was killed
         let mut serve = command(&args);
         serve.envs(variables.iter().copied()).stdout(file.try_clone().expect("a file")).stderr(file);
-        let child = serve.spawn().expect("the binary runs");
-        let mut server = Server { child, url: String::new(), started_in: Duration::ZERO, log };
-        while start.elapsed() < PATIENCE {
-            if let Some(status) = server.child.try_wait().expect("its state") {
-                panic!("serve ended at once: {status}\n{}", server.said());
-            }
-            if let Ok(addr) = std::fs::read_to_string(data.join("http.addr"))
-                && std::net::TcpStream::connect(addr.trim()).is_ok()
-            {
-                server.url = format!("http://{}", addr.trim());
-                if server.is_ready() {
-                    server.started_in = start.elapsed();
-                    return server;
-                }
+        let child = Mutex::new(serve.spawn().expect("the binary runs"));
+        Server {
+            child,
+            url: String::new(),
+            started: Instant::now(),
+            started_in: Duration::ZERO,
+            data: data.into(),
+            log,
+        }
+    }
+
+    /// Waits until it is ready; answers how long that took from its start.
+    pub fn wait_ready(&self) -> Duration {
+        while self.started.elapsed() < PATIENCE {
+            assert!(!self.has_ended(), "serve ended at once:\n{}", self.said());
+            if self.found_url().is_some() && self.get("/readyz").is_some_and(|(status, _)| status == 200) {
+                return self.started.elapsed();
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        panic!("serve did not become ready:\n{}", server.said());
+        panic!("serve did not become ready:\n{}", self.said());
     }
 
-    fn is_ready(&self) -> bool {
-        self.get("/readyz").is_some_and(|(status, _)| status == 200)
+    /// Where it says that it answers.
+    pub fn found_url(&self) -> Option<String> {
+        let addr = std::fs::read_to_string(self.data.join("http.addr")).ok()?;
+        Some(format!("http://{}", addr.trim()))
+    }
+
+    /// Whether the process has come to an end.
+    pub fn has_ended(&self) -> bool {
+        self.child.lock().unwrap().try_wait().expect("its state").is_some()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child.lock().unwrap());
+        rustix::process::kill_process(pid, signal).expect("it was alive");
     }
 
     /// A GET without anything clever: status and body.
     pub fn get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
         use std::io::{Read, Write};
-        let addr = self.url.strip_prefix("http://")?;
+        let url = self.found_url()?;
+        let addr = url.strip_prefix("http://")?;
         let mut stream = std::net::TcpStream::connect(addr).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").ok()?;
@@ -105,7 +132,10 @@ impl Server {
 
     /// `http://HOST:PORT`.
     pub fn url(&self) -> String {
-        self.url.clone()
+        match self.url.is_empty() {
+            true => self.found_url().expect("it answers"),
+            false => self.url.clone(),
+        }
     }
 
     /// From start to ready.
@@ -119,18 +149,18 @@ impl Server {
     }
 
     /// Kills it with -9.
-    pub fn kill(mut self) {
-        self.child.kill().expect("it was alive");
-        self.child.wait().expect("its end");
+    pub fn kill(self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().expect("it was alive");
+        child.wait().expect("its end");
     }
 
     /// Asks it to stop, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it was alive");
+        self.signal(rustix::process::Signal::TERM);
         let start = Instant::now();
         loop {
-            match self.child.try_wait().expect("its state") {
+            match self.child.lock().unwrap().try_wait().expect("its state") {
                 Some(status) => return status,
                 None if start.elapsed() > PATIENCE => panic!("it does not stop:\n{}", self.said()),
                 None => std::thread::sleep(Duration::from_millis(5)),
@@ -147,8 +177,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

@@ -1,0 +1,24 @@
+//! How far what is published is behind the log: the numbers that Kafka's own tools show for the group of the folds.
+
+use super::{LagAnswer, PartitionLag, Query};
+use crate::error::Result;
+use crate::log::Partition;
+
+impl Query {
+    /// Each partition's end in the log against its end in the newest published checkpoint.
+    pub async fn lag(&self) -> Result<LagAnswer> {
+        let layout = self.layout().await?;
+        let published = self.published().await?;
+        let ends = match published.n {
+            0 => vec![0; usize::from(layout.partitions())],
+            n => self.find_checkpoint(n).await?.map(|c| c.ends).unwrap_or_default(),
+        };
+        let mut partitions = Vec::with_capacity(ends.len());
+        for (partition, published) in (0..).zip(ends) {
+            let end = self.log.end(Partition::Changes(partition)).await?;
+            partitions.push(PartitionLag { partition, published, end, lag: end.saturating_sub(published) });
+        }
+        let lag = partitions.iter().map(|p| p.lag).sum();
+        Ok(LagAnswer { checkpoint: published.n, lag, partitions })
+    }
+}
