@@ -24,4 +24,6 @@ echo "setup: Kafka"
 tests/kafka/setup.sh
 echo "setup: S3 server"
 tests/s3/setup.sh
+echo "setup: loader of docker-compose.yml, promtool"
+tests/compose/setup.sh
 echo "setup: done"

@@ -53,7 +53,7 @@ What it makes:
 #[command(long_about = "Make a repository: keys, the first root, an empty log.
 
 The directory must be empty or absent. A run that was cut off is completed by running it again with the same options; \
-a repository that is complete is left as it is (exit code 1).")]
+a repository that is complete is left as it is (exit code 1, or 0 with --if-absent).")]
 #[command(after_long_help = EXAMPLES)]
 pub struct InitArgs {
     /// The data directory to make
@@ -75,6 +75,10 @@ pub struct InitArgs {
     /// How many of them must sign a new root
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     root_threshold: u32,
+
+    /// Succeed, and change nothing, if the directory holds a repository already: for scripts that run at each start
+    #[arg(long)]
+    if_absent: bool,
 
     /// How many brokers keep each record
     #[arg(long, value_name = "N", default_value_t = 3, requires = "brokers", value_parser = clap::value_parser!(u16).range(1..))]
@@ -106,6 +110,9 @@ pub async fn run(args: InitArgs) -> Outcome {
         return Err(Failure::usage(format!("--root-threshold: {m} of {n} keys can never sign")));
     }
     let kafka = KafkaSettings::of(&args.kafka)?;
+    if args.if_absent && look(&args.data).map_err(|e| at(&args.data, &e))? == Found::Repository {
+        return output::line(format!("{} is a repository already; nothing was changed", args.data.display()));
+    }
     refuse(&args.data)?; // before the lock file is made in it
     let dir = DataDir::create(&args.data)?;
     let resumed = refuse(&args.data)? == Found::Unfinished;

@@ -10,7 +10,8 @@
 # Ports: BASE_PORT + n-1 for clients, + 3 + n-1 between controllers, + 6 + n-1 for SASL_SSL.
 #
 # With --sasl there is a second listener: TLS by a throw-away authority (DIR/ca.pem), users by PLAIN and SCRAM-SHA-512:
-# `admin` (may do everything) and `tuflog` (may do what ACLs say), passwords `admin-secret` and `tuflog-secret`.
+# `admin` (may do everything) and `tuflog` (may do what ACLs say), passwords `admin-secret` and `tuflog-secret`; by
+# SCRAM also a user for each row of the README's table of rights, such as `fold` with `fold-secret`.
 # Who comes by the plaintext port may do everything.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -111,7 +112,7 @@ create() {
   if [ "$sasl" = yes ]; then certificates "$dir" 2>"$dir/openssl.log" || { cat "$dir/openssl.log" >&2; exit 1; }; fi
   local users=()
   if [ "$sasl" = yes ]; then
-    for n in admin tuflog; do users+=(--add-scram "SCRAM-SHA-512=[name=$n,password=$n-secret]"); done
+    for n in admin tuflog init intake fold compact http audit; do users+=(--add-scram "SCRAM-SHA-512=[name=$n,password=$n-secret]"); done
   fi
   for ((n = 1; n <= nodes; n++)); do
     settings "$dir" "$n" >"$dir/node-$n.properties"

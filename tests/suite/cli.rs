@@ -80,6 +80,7 @@ fn init_never_touches_what_is_there() {
     let key = || fs::read(Path::new(&data).join("keys/root-1.pem")).unwrap();
     let before = key();
     assert!(bad(1, &["init", "--data", &data]).contains("is a repository already"));
+    assert!(good(&["init", "--data", &data, "--if-absent"]).contains("is a repository already"));
     assert_eq!(key(), before);
 
     let other = dir.path().join("other");
