@@ -25,7 +25,7 @@
 //!
 //! - `linger.ms=0`: any other value adds itself to every append (0.4, 1.5, 5.9 ms for 0, 1, 5).
 //! - A consumer that waits at the end of a partition has a request at the broker for `fetch.wait.max.ms`, and
-//!   everything else on that connection stands behind it: a seek, a question for the end. So a seek takes a new consumer
+//!   everything else on that connection stands behind it: a seek, a question for the end. So a seek back takes a new consumer
 //!   (8 ms), ends are asked by a client of their own, and the consumers of `fetch` never wait there.
 //! - Dropping a consumer takes 100 ms: a thread does it.
 //!

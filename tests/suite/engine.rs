@@ -1,4 +1,4 @@
-//! The whole engine on the embedded log and the local store: from a batch to a verified timestamp, and back up after
+//! The whole engine on each log and the local store: from a batch to a verified timestamp, and back up after
 //! a restart from each of the three sources.
 
 use std::path::Path;
@@ -12,6 +12,7 @@ use tuflog::fold::state::State as BinState;
 use tuflog::ledger::Record;
 use tuflog::ledger::record::{Format, RootRecord, Settings, SettingsRecord};
 use tuflog::log::embedded::EmbeddedLog;
+use tuflog::log::kafka::{KafkaLog, KafkaSettings};
 use tuflog::log::{Log, Partition};
 use tuflog::node::{Engine, Parts};
 use tuflog::pool::Pool;
@@ -19,6 +20,8 @@ use tuflog::recover;
 use tuflog::store::local::LocalStore;
 use tuflog::store::{POINTER, Store, metadata_name};
 use tuflog::tuf::{Envelope, KeyRing, RoleKeys, Root, Signer, parse};
+
+use crate::kafka;
 
 const BINS: u32 = 16;
 
@@ -42,9 +45,17 @@ fn root() -> (Root, String) {
     (root, document)
 }
 
-async fn start(dir: &Path) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
+/// The log of the test: on Kafka where settings say how, else embedded in `dir`.
+async fn open_log(dir: &Path, kafka: Option<&KafkaSettings>) -> Arc<dyn Log> {
+    match kafka {
+        Some(settings) => Arc::new(KafkaLog::open(settings).await.unwrap()),
+        None => EmbeddedLog::open(&dir.join("log"), Arc::new(SystemClock)).unwrap(),
+    }
+}
+
+async fn start(dir: &Path, kafka: Option<&KafkaSettings>) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let log: Arc<dyn Log> = EmbeddedLog::open(&dir.join("log"), clock.clone()).unwrap();
+    let log = open_log(dir, kafka).await;
     let store: Arc<dyn Store> = Arc::new(LocalStore::open(&dir.join("store")).unwrap());
     if log.end(Partition::Ledger).await.unwrap() == 0 {
         let settings = Settings { state_every: 4, ..Settings::default() };
@@ -118,8 +129,18 @@ async fn submit(engine: &Engine, id: &str, changes: Vec<Change>) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
+    visible_and_survives(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source_on_kafka() {
+    let cluster = tokio::task::spawn_blocking(kafka::one).await.unwrap();
+    visible_and_survives(Some(&cluster.repo().await)).await;
+}
+
+async fn visible_and_survives(kafka: Option<&KafkaSettings>) {
     let dir = tempfile::tempdir().unwrap();
-    let (mut engine, _, store) = start(dir.path()).await;
+    let (mut engine, _, store) = start(dir.path(), kafka).await;
     let first = submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await;
     assert_eq!(submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await, first);
     let other = Batch::new("one".into(), None, vec![add("x", 1)]).unwrap();
@@ -136,7 +157,7 @@ async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
         if source == "checkpoint" {
             std::fs::remove_dir_all(dir.path().join("state")).unwrap();
         }
-        let (mut engine, _, store) = start(dir.path()).await;
+        let (mut engine, _, store) = start(dir.path(), kafka).await;
         assert_eq!(submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await, first);
         submit(&engine, source, vec![add(source, 7)]).await;
         engine.drain().await.unwrap();
@@ -145,7 +166,9 @@ async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
         assert_eq!((now[source], now["b"], now["a/20"]), (7, 19, 20));
         assert_eq!(now.len(), if source == "local" { 82 } else { 83 });
     }
-    let report = audit::run_data_dir(dir.path(), audit::Options::threads(2), |_| {}).await.unwrap();
+    let (log, store) =
+        (open_log(dir.path(), kafka).await, LocalStore::open_read_only(&dir.path().join("store")).unwrap());
+    let report = audit::run(log, Arc::new(store), audit::Options::threads(2), |_| {}).await.unwrap();
     assert!(report.is_clean() && report.notes.is_empty(), "{report}");
     assert_eq!((report.batches_valid, report.targets), (23, 83));
 }
