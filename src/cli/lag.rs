@@ -15,10 +15,12 @@ Examples:
 
 /// Show how far what is published is behind the log
 #[derive(Debug, Args)]
-#[command(long_about = "Show how far what is published is behind the log, for each partition: the end of its segments, \
+#[command(
+    long_about = "Show how far what is published is behind the log, for each partition: the end of its segments, \
 and how far the newest published checkpoint goes. On Kafka these are the offsets of the consumer group REPO.folds.
 
-A segment that no Commit names (an intake died in between) counts until the next one behind it is published.")]
+A segment that no Commit names (an intake died in between) counts until the next one behind it is published."
+)]
 #[command(after_long_help = EXAMPLES)]
 pub struct LagArgs {
     #[command(flatten)]

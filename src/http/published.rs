@@ -14,7 +14,7 @@ use super::{App, params};
 use crate::bins::PartitionId;
 use crate::error::{Error, Result};
 use crate::log::Offset;
-use crate::query::{LagAnswer, CheckpointAnswer, CheckpointsAnswer, RouteAnswer, TargetAnswer};
+use crate::query::{CheckpointAnswer, CheckpointsAnswer, LagAnswer, RouteAnswer, TargetAnswer};
 
 /// The checkpoints of a page, unless the request says otherwise.
 const PAGE: u64 = 20;

@@ -19,6 +19,7 @@ mod log_embedded;
 mod log_kafka;
 mod mismatch;
 mod node_s3;
+mod processes;
 mod s3;
 mod schemas;
 mod server;
