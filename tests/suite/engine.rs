@@ -1,12 +1,13 @@
 //! The whole engine on each log and the local store: from a batch to a verified timestamp, and back up after
 //! a restart from each of the three sources.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use tuflog::audit;
 use tuflog::change::{Batch, Change};
-use tuflog::clock::{Clock, SystemClock};
+use tuflog::clock::{Clock, ManualClock, SystemClock};
 use tuflog::config::Roles;
 use tuflog::fold::state::State as BinState;
 use tuflog::ledger::Record;
@@ -29,12 +30,14 @@ fn keys() -> (Arc<Signer>, Arc<Signer>) {
     (Arc::new(Signer::from_seed(&[1; 32])), Arc::new(Signer::from_seed(&[2; 32])))
 }
 
+/// The first root: the same bytes at every call.
 fn root() -> (Root, String) {
+    static EXPIRES: OnceLock<u64> = OnceLock::new();
     let (root_key, online) = keys();
     let role = |key: &Signer| RoleKeys::new(vec![*key.public().key_id()], 1);
     let root = Root {
         version: 1,
-        expires: SystemClock.now() + 365 * 86_400,
+        expires: *EXPIRES.get_or_init(|| SystemClock.now() + 365 * 86_400),
         keys: [&root_key, &online].map(|k| (*k.public().key_id(), k.public().clone())).into(),
         root: role(&root_key),
         targets: role(&online),
@@ -54,7 +57,14 @@ async fn open_log(dir: &Path, kafka: Option<&KafkaSettings>) -> Arc<dyn Log> {
 }
 
 async fn start(dir: &Path, kafka: Option<&KafkaSettings>) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    start_at(dir, kafka, Arc::new(SystemClock)).await
+}
+
+async fn start_at(
+    dir: &Path,
+    kafka: Option<&KafkaSettings>,
+    clock: Arc<dyn Clock>,
+) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
     let log = open_log(dir, kafka).await;
     let store: Arc<dyn Store> = Arc::new(LocalStore::open(&dir.join("store")).unwrap());
     if log.end(Partition::Ledger).await.unwrap() == 0 {
@@ -136,6 +146,44 @@ async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
 async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source_on_kafka() {
     let cluster = tokio::task::spawn_blocking(kafka::one).await.unwrap();
     visible_and_survives(Some(&cluster.repo().await)).await;
+}
+
+/// Every object below a directory.
+fn objects(dir: &Path, below: &Path, all: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => objects(&path, below, all),
+            false => drop(all.insert(path.strip_prefix(below).unwrap().to_owned(), std::fs::read(&path).unwrap())),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_ledger_gives_the_same_bytes_on_kafka_and_embedded() {
+    let cluster = tokio::task::spawn_blocking(kafka::one).await.unwrap();
+    let (repo, clock) = (cluster.repo().await, Arc::new(ManualClock::new(SystemClock.now())));
+    let mut stores = Vec::new();
+    for kafka in [None, Some(&repo)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut engine, ..) = start_at(dir.path(), kafka, clock.clone()).await;
+        engine.published.clone().wait_for(|p| p.n == 1).await.unwrap();
+        for i in 0..12 {
+            let mut changes: Vec<Change> = (0..i).map(|k| add(&format!("p/{}", (i * k) % 17), i + k)).collect();
+            changes.push(Change::remove(format!("p/{}", i % 5)).unwrap());
+            submit(&engine, &format!("batch-{i}"), changes).await;
+        }
+        engine.drain().await.unwrap();
+        engine.stop().await.unwrap();
+        let (mut all, store) = (BTreeMap::new(), dir.path().join("store"));
+        objects(&store, &store, &mut all);
+        stores.push(all);
+    }
+    assert!(stores[0].keys().eq(stores[1].keys()), "{:?} {:?}", stores[0].keys(), stores[1].keys());
+    for (name, bytes) in &stores[0] {
+        assert!(stores[1][name] == *bytes, "{} differs", name.display());
+    }
+    assert!(stores[0].len() > 30 && stores[0].contains_key(Path::new("ledger/4.state.json")));
 }
 
 async fn visible_and_survives(kafka: Option<&KafkaSettings>) {
