@@ -141,6 +141,7 @@ async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
         assert_eq!((now[source], now["b"], now["a/20"]), (7, 19, 20));
         assert_eq!(now.len(), if source == "local" { 82 } else { 83 });
     }
+    std::fs::copy(dir.path().join("store/metadata/1.root.json"), dir.path().join("root.json")).unwrap();
     let report = audit::run_data_dir(dir.path(), audit::Options::threads(2), |_| {}).await.unwrap();
     assert!(report.is_clean() && report.notes.is_empty(), "{report}");
     assert_eq!((report.batches_valid, report.targets), (23, 83));

@@ -2,6 +2,7 @@
 
 mod audit;
 mod cli;
+mod cli_trouble;
 mod clients;
 mod crash;
 mod disk_full;

@@ -117,10 +117,15 @@ impl Server {
         self.child.wait().expect("its end");
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it was alive");
+    }
+
     /// Asks it to stop, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it was alive");
+        self.signal(rustix::process::Signal::TERM);
         let start = Instant::now();
         loop {
             match self.child.try_wait().expect("its state") {
