@@ -185,8 +185,12 @@ impl Client {
             }
             let met = self.met.load(Ordering::Relaxed);
             let patience = if again.refused && !met { self.never_there_ms } else { self.retry_for_ms };
-            let pause = pause_ms(tries, again.asked_ms, fastrand::f64());
-            if SystemClock.ticks_ms() - started + pause > patience {
+            let left = patience.saturating_sub(SystemClock.ticks_ms() - started);
+            let mut pause = pause_ms(tries, again.asked_ms, fastrand::f64());
+            if pause > left && again.asked_ms.is_none() {
+                pause = left; // one last time at the end
+            }
+            if left == 0 || pause > left {
                 return Err(again.why);
             }
             tracing::debug!(tries, pause_ms = pause, why = again.why.message(), "tries again");
