@@ -216,7 +216,9 @@ async fn visible_and_survives(kafka: Option<&KafkaSettings>) {
     }
     let (log, store) =
         (open_log(dir.path(), kafka).await, LocalStore::open_read_only(&dir.path().join("store")).unwrap());
-    let report = audit::run(log, Arc::new(store), audit::Options::threads(2), |_| {}).await.unwrap();
+    let shipped_root = Some(dir.path().join("store/metadata/1.root.json"));
+    let options = audit::Options { shipped_root, ..audit::Options::threads(2) };
+    let report = audit::run(log, Arc::new(store), options, |_| {}).await.unwrap();
     assert!(report.is_clean() && report.notes.is_empty(), "{report}");
     assert_eq!((report.batches_valid, report.targets), (23, 83));
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod chaos;
 mod cli;
+mod cli_trouble;
 mod clients;
 mod crash;
 mod disk_full;
