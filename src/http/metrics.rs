@@ -194,7 +194,7 @@ impl Metrics {
         if let Some(p) = published::published(app).await? {
             self.timestamp_version.set(p.version);
             self.checkpoint.set(p.checkpoint);
-            self.published_lag.set(app.query.lag(p.seq).await?);
+            self.published_lag.set(app.query.behind(p.seq).await?);
             self.published_age.set(app.clock.now().saturating_sub(p.time));
             self.expires.get_or_create(&Role { role: "timestamp" }).set(p.expires);
         }

@@ -94,7 +94,7 @@ impl Query {
 
     /// How many ledger positions the newest Commit is ahead of the published Cut at `seq`; 0 when nothing that is
     /// committed waits. Of a long tail all is counted, without reading it.
-    pub async fn lag(&self, seq: Offset) -> Result<u64> {
+    pub async fn behind(&self, seq: Offset) -> Result<u64> {
         let end = self.log.end(Partition::Ledger).await?;
         let tail = self.log.reader(Partition::Ledger, seq).read(READ_BYTES).await?;
         let last = match tail.last() {
