@@ -155,12 +155,6 @@ impl Server {
         child.wait().expect("its end");
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("it was alive");
-    }
-
     /// Asks it to stop, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
