@@ -181,12 +181,12 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Settings> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::invalid(path.display().to_string(), format!("cannot be read: {e}")))?;
-        Settings::parse(&text).map_err(|e| e.within(&path.display().to_string()))
+        Settings::parse(&text).map_err(|e| Error::invalid(path.display().to_string(), e.to_string()))
     }
 
     /// Parses the text of a configuration file.
     pub fn parse(text: &str) -> Result<Settings> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid("toml", e.to_string()))?;
+        let table: toml::Table = text.parse().map_err(|e| no_toml(&e))?;
         for key in keys_of(&table, "") {
             if KEYS.contains(&key.as_str()) || ["store.options.", "kafka."].iter().any(|free| key.starts_with(free)) {
                 continue;
@@ -197,7 +197,7 @@ impl Settings {
                 format!("is not a setting{}", hint.unwrap_or_else(|| format!(" (known: {})", KEYS.join(", "))));
             return Err(Error::invalid(key, message));
         }
-        let settings: Settings = toml::from_str(text).map_err(|e| Error::invalid("toml", e.to_string()))?;
+        let settings: Settings = toml::from_str(text).map_err(|e| no_toml(&e))?;
         settings.check()?;
         Ok(settings)
     }
@@ -270,6 +270,11 @@ pub fn flag_of(key: &str) -> String {
     key.trim_end_matches(".*").replace(['.', '_'], "-")
 }
 
+/// What the parser says has the line and the key in it.
+fn no_toml(e: &toml::de::Error) -> Error {
+    Error { field: None, ..Error::invalid("", e.to_string().trim_end()) }
+}
+
 /// The keys of a table and of the tables in it, those with their table's name before them.
 fn keys_of(table: &toml::Table, prefix: &str) -> Vec<String> {
     let mut keys = Vec::new();
@@ -298,7 +303,10 @@ mod tests {
         assert!(e.message.contains("known: listen"), "{e}");
         assert_eq!(Settings::parse("groups = 0").unwrap_err().field.as_deref(), Some("groups"));
         assert!(Settings::parse("extra_hashes = [\"md5\"]").is_err());
-        assert!(Settings::parse("groups = \"x\"").is_err());
+        for bad in ["groups = \"x\"", "groups = = 1"] {
+            let e = Settings::parse(bad).unwrap_err().to_string();
+            assert!(e.starts_with("TOML parse error at line 1"), "{e}");
+        }
     }
 
     #[test]

@@ -40,10 +40,14 @@ impl DataDir {
     ///
     /// # Errors
     /// `Invalid` if there is no repository or its init did not finish, `Unavailable` if another process uses it
-    /// (named by its address, if it is a node).
+    /// (named by its address, if it is a node), `Corrupt` if the log is gone and other parts are there.
     pub fn open(path: &Path) -> Result<DataDir> {
         let shown = path.display();
         if !path.join("log").is_dir() && !path.join("init").exists() {
+            if ["keys", "store", "root.json"].iter().any(|part| path.join(part).exists()) {
+                let what = format!("{} is missing: put it back from a backup", path.join("log").display());
+                return Err(Error { field: Some("--data".into()), ..Error::corrupt(what) });
+            }
             let why = format!("{shown} holds no repository; make one: tuflog init --data {shown}");
             return Err(Error::invalid("--data", why));
         }
@@ -262,6 +266,9 @@ mod tests {
             assert!(error.kind == Kind::Invalid && error.message.contains("tuflog init --data"), "{error}");
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join("root.json"), "").unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(error.kind == Kind::Corrupt && error.message.contains("log is missing"), "{error}");
         fs::write(dir.path().join("init"), "").unwrap();
         assert!(DataDir::open(dir.path()).unwrap_err().message.contains("did not finish"));
     }

@@ -48,6 +48,7 @@ pub struct Node {
     engine: Engine,
     addr: SocketAddr,
     dir: DataDir,
+    tokens: Option<(PathBuf, Tokens)>,
     health: Arc<Health>,
     drain: Duration,
     http_stop: CancellationToken,
@@ -58,7 +59,11 @@ pub struct Node {
 impl Node {
     /// Starts every part; when it answers, the node takes batches.
     pub async fn start(dir: DataDir, settings: &Settings) -> Result<Node> {
-        let tokens = settings.auth.tokens_file.as_deref().map(Tokens::read).transpose()?;
+        let read = |file: &PathBuf| Tokens::read(file).map(|tokens| (file.clone(), tokens));
+        let tokens = settings.auth.tokens_file.as_ref().map(read).transpose()?;
+        if let Some(targets) = settings.targets.as_ref().filter(|t| !t.is_dir()) {
+            return Err(Error::invalid("targets", format!("{} is no directory", targets.display())));
+        }
         let listener = listen(settings, tokens.is_some()).await?;
         let addr = listener.local_addr().map_err(|e| Error::unavailable(format!("listen: {e}")))?;
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
@@ -69,8 +74,9 @@ impl Node {
         let store = store::open(&settings.store, &dir.store()).await?;
         let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.clone()));
         let signs = roles.has(Role::Fold) || roles.has(Role::Compact);
+        let key_dir = settings.keys.clone().unwrap_or_else(|| dir.keys());
         let keys = match signs {
-            true => key_file::load_online(settings.keys.as_deref().unwrap_or(&dir.keys()))?,
+            true => key_file::load_online(&key_dir)?,
             false => KeyRing::default(),
         };
         let (keys, shared) = (Arc::new(keys), membership.is_some() || settings.kafka.brokers.is_some());
@@ -83,7 +89,7 @@ impl Node {
         };
         let end = recover::check_store(&*log, &*store, &start).await?;
         if signs {
-            check_keys(&keys, &end)?;
+            check_keys(&keys, &end, &key_dir)?;
         }
         if let Some(ahead) = end.time.checked_sub(clock.now()).filter(|s| *s > MAX_AHEAD_S) {
             tracing::warn!(ahead_s = ahead, "the repository's time is ahead of this clock: expiry counts from there");
@@ -127,7 +133,7 @@ impl Node {
             options: http::Options {
                 extra_hashes: settings.extra_hashes.clone().unwrap_or_default().into(),
                 targets: settings.targets.clone(),
-                tokens,
+                tokens: tokens.as_ref().map(|(_, tokens)| tokens.clone()),
                 takes_batches: roles.has(Role::Intake),
                 serves: roles.has(Role::Http),
                 ..http::Options::default()
@@ -140,14 +146,26 @@ impl Node {
         let disk = tokio::spawn(watch_disk(dir.path().to_owned(), need, health.clone()));
         health.clear(Cause::Starting);
         dir.publish_addr(addr)?;
-        tracing::info!(%addr, data = %dir.path().display(), "serves");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %addr, data = %dir.path().display(), "serves");
         let drain = Duration::from_secs(settings.drain_s.unwrap_or(defaults::DRAIN_S));
-        Ok(Node { engine, addr, dir, health, drain, http_stop, http, disk })
+        Ok(Node { engine, addr, dir, tokens, health, drain, http_stop, http, disk })
     }
 
     /// Where it answers.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Reads the tokens file again, if there is one. One that cannot be taken changes nothing.
+    pub fn reload_tokens(&self) {
+        let Some((file, tokens)) = &self.tokens else { return };
+        match Tokens::read(file) {
+            Ok(new) => {
+                tokens.replace(new);
+                tracing::info!(file = %file.display(), "reads the tokens again");
+            }
+            Err(e) => tracing::warn!(error = %e, "keeps the tokens it has"),
+        }
     }
 
     /// Completes with the error that makes it impossible to go on.
@@ -186,20 +204,24 @@ impl Node {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT, which stop it cleanly, or until it cannot go on.
+/// Runs a node until SIGTERM or SIGINT, which stop it cleanly, or until it cannot go on. SIGHUP reads the tokens again.
 pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let handler = |kind| signal(kind).map_err(|e| Error::unavailable(format!("signals: {e}")));
     let (mut term, mut int) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    let mut hup = handler(SignalKind::hangup())?;
     let dir = match settings.kafka.brokers {
         Some(_) => DataDir::open_worker(&data)?,
         None => DataDir::open(&data)?,
     };
     let mut node = Node::start(dir, &settings).await?;
-    let failed = tokio::select! {
-        _ = term.recv() => None,
-        _ = int.recv() => None,
-        e = node.failed() => Some(e),
+    let failed = loop {
+        tokio::select! {
+            _ = term.recv() => break None,
+            _ = int.recv() => break None,
+            _ = hup.recv() => node.reload_tokens(),
+            e = node.failed() => break Some(e),
+        }
     };
     match failed {
         Some(e) => node.abort(e).await,
@@ -207,7 +229,7 @@ pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
             tracing::info!("stops: takes no more batches, publishes what is committed");
             let stop = node.stop();
             tokio::select! {
-                stopped = stop => stopped,
+                stopped = stop => stopped.inspect(|()| tracing::info!("stopped")),
                 _ = term.recv() => Err(Error::unavailable("stopped at once by a second signal; the next start publishes what is committed")),
                 _ = int.recv() => Err(Error::unavailable("stopped at once by a second signal; the next start publishes what is committed")),
             }
@@ -245,10 +267,11 @@ fn jittered(ms: u64) -> u64 {
 }
 
 /// Every key that signs now must be there: better to say so at the start than at the next cut.
-fn check_keys(keys: &KeyRing, state: &State) -> Result<()> {
+fn check_keys(keys: &KeyRing, state: &State, dir: &Path) -> Result<()> {
+    let place = dir.join("online.pem").display().to_string();
     for root in [state.root.as_ref(), state.stamp.as_ref().map(|s| &s.root)].into_iter().flatten() {
         for role in [&root.root.targets, &root.root.snapshot, &root.root.timestamp] {
-            keys.signers(&role.key_ids).map_err(|e| Error::invalid("keys", e.message))?;
+            keys.signers(&role.key_ids).map_err(|e| Error::invalid(&place, e.message))?;
         }
     }
     Ok(())

@@ -28,6 +28,7 @@
 //!   Checkpoints and fold reports (bins, lengths, digests, offsets, removals that found nothing) are equal to what is
 //!   rebuilt.
 //! - timestamp.json is the one that the ledger says, or an earlier one that a node which was killed may leave: a note.
+//! - Of a data directory, that root.json, which clients are shipped with, is the ledger's first root.
 //! - Nothing else is in the store. Objects of a last cut without Checkpoint may be missing, but not differ.
 //!
 //! # What is not
@@ -56,13 +57,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::ledger::Record;
 use crate::log::embedded::EmbeddedLog;
-use crate::log::{Log, Offset};
+use crate::log::{Log, Offset, Partition};
 use crate::pool::Pool;
 use crate::store::Store;
 use crate::store::local::LocalStore;
 
 pub use report::{Finding, Kind, Report, Value};
+
+/// How much of the ledger is read at once to find its first root, in bytes.
+const FIRST_BYTES: usize = 64 << 10;
 
 /// How an audit is done.
 #[derive(Clone)]
@@ -75,12 +80,14 @@ pub struct Options {
     pub max_findings: usize,
     /// Where to put the temporary directory; the system's place if `None`. It grows to about the size of all targets.
     pub scratch: Option<PathBuf>,
+    /// The root that clients are shipped with: it must be the ledger's first.
+    pub shipped_root: Option<PathBuf>,
 }
 
 impl Default for Options {
     /// Everything in the calling task, up to the first finding.
     fn default() -> Options {
-        Options { pool: Pool::Inline, parallel: 1, max_findings: 1, scratch: None }
+        Options { pool: Pool::Inline, parallel: 1, max_findings: 1, scratch: None, shipped_root: None }
     }
 }
 
@@ -117,7 +124,12 @@ pub async fn run(
     options: Options,
     progress: impl FnMut(&Progress) + Send,
 ) -> Result<Report> {
-    replay::run(log, store, options, Box::new(progress)).await
+    let (shipped, max_findings) = (options.shipped_root.clone(), options.max_findings.max(1));
+    let mut report = replay::run(log.clone(), store, options, Box::new(progress)).await?;
+    if let Some(path) = shipped.filter(|_| report.findings.len() < max_findings) {
+        shipped_root(&*log, &path, &mut report).await?;
+    }
+    Ok(report)
 }
 
 /// Audits the data directory of a stopped node that has its store there, and whose lock the caller holds. Nothing in it
@@ -131,5 +143,37 @@ pub async fn run_data_dir(dir: &Path, options: Options, progress: impl FnMut(&Pr
     }
     let log = EmbeddedLog::open_read_only(&dir.join("log"))?;
     let store = LocalStore::open_read_only(&dir.join("store"))?;
+    let options = Options { shipped_root: Some(dir.join("root.json")), ..options };
     run(log, Arc::new(store), options, progress).await
+}
+
+/// Compares the root that clients are shipped with to the ledger's first.
+async fn shipped_root(log: &dyn Log, path: &Path, report: &mut Report) -> Result<()> {
+    let mut reader = log.reader(Partition::Ledger, 0);
+    let first = 'ledger: loop {
+        let records = reader.read(FIRST_BYTES).await?;
+        for r in &records {
+            match Record::decode(&r.payload) {
+                Ok(Record::Root(root)) => break 'ledger root.document,
+                Ok(_) => {}
+                Err(_) => return Ok(()), // the replay has said so
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+    };
+    match std::fs::read(path) {
+        Ok(found) if found == first.as_bytes() => {}
+        Ok(found) => {
+            let what =
+                "clients that are shipped with it do not trust this repository: it is not the ledger's first root";
+            report.findings.push(*Finding::differs(path.display().to_string(), what, first.as_bytes(), &found));
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            report.notes.push(format!("{} is missing: it is a copy of metadata/1.root.json", path.display()));
+        }
+        Err(e) => return Err(Error::unavailable(format!("{}: {e}", path.display()))),
+    }
+    Ok(())
 }

@@ -24,21 +24,23 @@ Examples:
 
 The target's length and SHA-256 are taken from --file (which is only read: its bytes go nowhere), or given. \
 The batch has its id before the first try, so a lost answer is tried again without doing anything twice.")]
+#[command(override_usage = "tuflog add [OPTIONS] PATH --file FILE
+       tuflog add [OPTIONS] PATH --length N --sha256 HEX")]
 #[command(after_long_help = EXAMPLES)]
 pub struct AddArgs {
     /// The target's path: /-separated parts of [A-Za-z0-9._+~@=,-]
     path: String,
 
     /// Take length and SHA-256 from this file
-    #[arg(long, value_name = "F", required_unless_present_all = ["length", "sha256"], conflicts_with_all = ["length", "sha256"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["length", "sha256"])]
     file: Option<PathBuf>,
 
     /// The target's length in bytes
-    #[arg(long, value_name = "N", requires = "sha256")]
+    #[arg(long, value_name = "N")]
     length: Option<u64>,
 
     /// The target's SHA-256, 64 hexadecimal digits
-    #[arg(long, value_name = "HEX", requires = "length")]
+    #[arg(long, value_name = "HEX")]
     sha256: Option<String>,
 
     /// A JSON object for applications, published with the target: no floats, at most 16 KiB
@@ -54,7 +56,10 @@ pub async fn run(args: AddArgs) -> Outcome {
     let (length, sha256) = match (&args.file, args.length, args.sha256) {
         (Some(file), ..) => describe(file)?,
         (None, Some(length), Some(sha256)) => (length, sha256.to_ascii_lowercase()),
-        _ => return Err(Failure::usage("give --file F, or --length N and --sha256 HEX")),
+        _ => {
+            return Err(Failure::usage("give either --file FILE, or --length N with --sha256 HEX")
+                .hint("`tuflog add --help` has examples"));
+        }
     };
     let custom = args.custom.as_deref().map(custom).transpose()?;
     let hashes = Some(BTreeMap::from([("sha256".to_owned(), sha256)]));

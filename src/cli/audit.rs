@@ -52,6 +52,9 @@ pub async fn run(args: AuditArgs) -> Outcome {
         Options { max_findings: args.max_findings as usize, scratch: args.scratch, ..Options::threads(threads) };
     let bar = bar();
     let opened = opened::open(&args.data).await?;
+    // A directory that holds its log has made its repository; a worker's need not hold the root.
+    let root = args.data.join("root.json");
+    let options = Options { shipped_root: Some(root).filter(|root| opened.is_own() || root.exists()), ..options };
     let report = audit::run(opened.log.clone(), opened.store.clone(), options, |p| show(&bar, p)).await;
     bar.finish_and_clear();
     let report = report?;

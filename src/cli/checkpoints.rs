@@ -24,7 +24,7 @@ Exit code 1 if there is no checkpoint of the number given.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct CheckpointsArgs {
     /// The number of one checkpoint
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", conflicts_with_all = ["limit", "before"])]
     n: Option<u64>,
 
     /// How many
@@ -55,7 +55,10 @@ pub async fn run(args: CheckpointsArgs) -> Outcome {
     };
     args.ask.print(&answer, |a| {
         if a.checkpoints.is_empty() {
-            return line("there is no checkpoint yet");
+            return match args.before {
+                Some(before) => line(format!("there is no checkpoint below {before}")),
+                None => line("there is no checkpoint yet"),
+            };
         }
         let row = |c: &CheckpointAnswer| {
             let timestamp = c.timestamp.as_ref().map_or(String::new(), |t| format!("version {}", t.version));

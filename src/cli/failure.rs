@@ -61,6 +61,14 @@ impl Failure {
         self
     }
 
+    /// What happened, for the log.
+    pub fn message(&self) -> &str {
+        match self {
+            Failure::Said { message, .. } => message,
+            Failure::Quiet(_) | Failure::OutputClosed => "",
+        }
+    }
+
     /// Writes it to stderr, and gives the exit code.
     pub fn report(self) -> ExitCode {
         match self {
@@ -89,7 +97,8 @@ impl From<Error> for Failure {
         };
         let failure = Failure::new(code, e.to_string());
         match e.kind {
-            Kind::Corrupt => failure.hint(
+            // What is wrong with the command line's directory says itself what to do.
+            Kind::Corrupt if e.field.is_none() => failure.hint(
                 "nothing was repaired; keep the data directory as it is, and see what `tuflog audit --data DIR` names first",
             ),
             _ => failure,

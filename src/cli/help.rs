@@ -39,7 +39,7 @@ Exit codes:
 Environment:
   TUFLOG_SERVER     the server that commands talk to [default: http://127.0.0.1:8080]
   TUFLOG_TOKEN      the bearer token they send
-  TUFLOG_RETRY_FOR  how many seconds they try again
+  TUFLOG_RETRY_FOR  how many seconds they try again [default: 60; 2 while the server has never answered]
   TUFLOG_CONFIG     the configuration file of serve, whose every setting is a variable too
   TUFLOG_LOG        what serve logs, such as info or tuflog=debug";
 
@@ -61,9 +61,8 @@ pub fn command() -> clap::Command {
     command
         .help_template(template)
         .long_about(ABOUT)
-        .after_help("`tuflog COMMAND --help` is the manual of a command; `tuflog --help` has the exit codes.")
+        .after_help("`tuflog help COMMAND` is the manual of a command; `tuflog --help` has the exit codes.")
         .after_long_help(MANUAL)
-        .disable_help_subcommand(true)
         .subcommand_required(true)
         .arg_required_else_help(true)
 }

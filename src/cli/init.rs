@@ -229,7 +229,14 @@ async fn begin_ledger(args: &InitArgs, layout: Layout, dir: &DataDir, log: &dyn 
 async fn on_kafka(args: &InitArgs, kafka: &KafkaSettings, resumed: bool) -> Outcome<Arc<dyn Log>> {
     let partitions = u16::try_from(args.partitions)
         .map_err(|_| Failure::usage(format!("--partitions: a topic has at most {}", u16::MAX)))?;
-    KafkaLog::create_topics(kafka, partitions, args.kafka_replication, args.kafka_min_insync).await?;
+    let (copies, insync) = (args.kafka_replication, args.kafka_min_insync);
+    KafkaLog::create_topics(kafka, partitions, copies, insync).await.map_err(|e| {
+        let hint = "--kafka-replication and --kafka-min-insync say how many copies: not more than there are brokers";
+        match e.message.contains("InvalidReplicationFactor") {
+            true => Failure::from(e).hint(hint),
+            false => Failure::from(e),
+        }
+    })?;
     let log = KafkaLog::open(kafka).await?;
     if !resumed && log.end(Partition::Ledger).await? > 0 {
         let repo = &kafka.repo;

@@ -21,7 +21,14 @@ use crate::store::{self, Store};
 pub struct Opened {
     pub log: Arc<dyn Log>,
     pub store: Arc<dyn Store>,
-    _lock: Option<DataDir>,
+    lock: Option<DataDir>,
+}
+
+impl Opened {
+    /// True if the directory holds the log.
+    pub fn is_own(&self) -> bool {
+        self.lock.is_some()
+    }
 }
 
 /// Opens what belongs to a data directory.
@@ -36,7 +43,7 @@ pub async fn open(data: &Path) -> Outcome<Opened> {
         }
     };
     let store = store::open_read_only(&settings.store, &data.join("store")).await?;
-    Ok(Opened { log, store, _lock: lock })
+    Ok(Opened { log, store, lock })
 }
 
 /// What the variables say: the flags of an empty command line.

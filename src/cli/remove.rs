@@ -1,5 +1,7 @@
 //! `tuflog remove`: one batch of removals.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
 use super::failure::Outcome;
@@ -29,5 +31,8 @@ pub struct RemoveArgs {
 /// Runs the command.
 pub async fn run(args: RemoveArgs) -> Outcome {
     let remove = |path| ChangeRequest { op: Op::Remove, path, length: None, hashes: None, custom: None };
-    write::send(&args.write, args.paths.into_iter().map(remove).collect()).await
+    // The second removal of a path would be told as one that found nothing.
+    let mut seen = BTreeSet::new();
+    let paths = args.paths.into_iter().filter(|path| seen.insert(path.clone()));
+    write::send(&args.write, paths.map(remove).collect()).await
 }

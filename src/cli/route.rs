@@ -37,7 +37,7 @@ pub async fn run(args: RouteArgs) -> Outcome {
     args.ask.print(&answer, |a| {
         facts(&[
             ("path", a.path.clone()),
-            ("sha256", a.sha256.clone()),
+            ("path's sha256", a.sha256.clone()),
             ("bin", format!("{} (index {})", a.bin, a.bin_index)),
             ("partition", a.partition.to_string()),
         ])

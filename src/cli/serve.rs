@@ -25,7 +25,8 @@ What it serves:
   /healthz        200 while the process is alive      /readyz   200 while it takes writes
   /metrics        for Prometheus
 
-Signals: SIGTERM and SIGINT stop it cleanly. It takes no more batches, publishes what is committed, exits with 0.";
+Signals: SIGTERM and SIGINT stop it cleanly. It takes no more batches, publishes what is committed, exits with 0. \
+SIGHUP reads the tokens file again; one that cannot be taken changes nothing.";
 
 /// Serve a repository: take batches, publish checkpoints
 #[derive(Debug, Args)]

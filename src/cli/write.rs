@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::ask;
 use super::client::{Client, ServerArgs};
 use super::failure::{Code, Failure, Outcome};
 use super::output;
 use crate::change::{self, BatchRequest, ChangeRequest};
-use crate::clock::{Clock, SystemClock};
 use crate::query::{BatchAnswer, BatchState};
 
 /// The shortest and the longest pause between two looks at a batch, in milliseconds.
@@ -96,8 +94,8 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
     let request = BatchRequest { id: Some(id.clone()), basis: None, changes };
     let body = |basis| serde_json::to_vec(&BatchRequest { basis, ..request.clone() }).unwrap_or_default();
     let mut receipt = client.post(&id, args.wait.wait.name(), body).await.map_err(|f| say_id(f, &id))?.receipt;
-    if args.wait.wait == Wait::Published && receipt.state != BatchState::Published {
-        receipt = published(&client, &id, args.wait.timeout).await?;
+    if args.wait.wait == Wait::Published {
+        receipt = published(&client, receipt, args.wait.timeout, body).await?;
     }
     if args.json {
         return output::json(&receipt);
@@ -109,24 +107,38 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
     Ok(())
 }
 
-/// Looks at a committed batch until it is published.
-pub async fn published(client: &Client, id: &str, timeout_s: u64) -> Outcome<BatchAnswer> {
-    let (started, mut pause) = (SystemClock.ticks_ms(), LOOK_MS.0);
-    loop {
-        let receipt: BatchAnswer = ask::read(client.get(&format!("v1/batches/{id}"), &[]).await?)?;
-        if receipt.state == BatchState::Published {
-            return Ok(receipt);
+/// Waits until a committed batch is published, by sending it again: that is the same batch, and needs no scope but the
+/// one that brought it. The receipt's basis goes along, so that it stays the same batch however long this takes.
+pub async fn published(
+    client: &Client,
+    receipt: BatchAnswer,
+    timeout_s: u64,
+    body: impl Fn(Option<u64>) -> Vec<u8>,
+) -> Outcome<BatchAnswer> {
+    if receipt.state == BatchState::Published {
+        return Ok(receipt);
+    }
+    let (id, seq, basis) = (receipt.batch, receipt.seq, receipt.basis);
+    let wait = async {
+        let mut pause = LOOK_MS.0;
+        loop {
+            let body = |newer: Option<u64>| body(newer.or(Some(basis)));
+            let receipt = client.post(&id, Wait::Published.name(), body).await?.receipt;
+            if receipt.state == BatchState::Published {
+                return Ok(receipt);
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            pause = (pause * 2).min(LOOK_MS.1);
         }
-        if SystemClock.ticks_ms() - started > timeout_s.saturating_mul(1_000) {
+    };
+    match tokio::time::timeout(Duration::from_secs(timeout_s), wait).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
             let message = format!(
-                "batch {id} is {} (seq {}) and cannot be lost, but is not published after {timeout_s} s",
-                state_name(receipt.state),
-                receipt.seq
+                "batch {id} is committed (seq {seq}) and cannot be lost, but is not published after {timeout_s} s"
             );
-            return Err(Failure::new(Code::TryAgain, message).hint(format!("look again: tuflog batch {id}")));
+            Err(Failure::new(Code::TryAgain, message).hint(format!("look again: tuflog batch {id}")))
         }
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        pause = (pause * 2).min(LOOK_MS.1);
     }
 }
 
@@ -143,7 +155,7 @@ pub fn sentence(receipt: &BatchAnswer) -> String {
 fn say_id(failure: Failure, id: &str) -> Failure {
     match failure {
         Failure::Said { code: Code::TryAgain, message, hint } => {
-            let again = format!("the same command with --batch-id {id} cannot do it twice");
+            let again = format!("run it again with --batch-id {id}, so that it cannot happen twice");
             let hint = Some(hint.map_or(again.clone(), |h| format!("{h}; {again}")));
             Failure::Said { code: Code::TryAgain, message, hint }
         }

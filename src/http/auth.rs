@@ -6,6 +6,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
 
@@ -41,9 +42,12 @@ impl Scope {
     }
 }
 
-/// The tokens of a server.
+/// The tokens of a server. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Tokens(Vec<(Sha256Digest, Vec<Scope>)>);
+pub struct Tokens(Arc<RwLock<Vec<Known>>>);
+
+/// The digest of a token, and what it may do.
+type Known = (Sha256Digest, Vec<Scope>);
 
 impl Tokens {
     /// Reads a tokens file. `Invalid` if others than its owner can read it, or for a line that is not as the module
@@ -61,7 +65,7 @@ impl Tokens {
 
     /// Parses the text of a tokens file.
     pub fn parse(text: &str) -> Result<Tokens> {
-        let mut tokens: Vec<(Sha256Digest, Vec<Scope>)> = Vec::new();
+        let mut tokens: Vec<Known> = Vec::new();
         for (i, line) in text.lines().enumerate() {
             let refuse = |why: &str| Error::invalid("auth.tokens_file", format!("line {}: {why}", i + 1));
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -85,7 +89,13 @@ impl Tokens {
         if tokens.is_empty() {
             return Err(Error::invalid("auth.tokens_file", "holds no token"));
         }
-        Ok(Tokens(tokens))
+        Ok(Tokens(Arc::new(RwLock::new(tokens))))
+    }
+
+    /// From now on these are the tokens.
+    pub fn replace(&self, new: Tokens) {
+        let new = std::mem::take(&mut *new.0.write().unwrap_or_else(PoisonError::into_inner));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
     /// Lets a request pass that has a token with this scope.
@@ -98,7 +108,8 @@ impl Tokens {
             return Err(Failure::unauthorized("the Authorization header is not `Bearer TOKEN`"));
         };
         let digest = sha256(token.trim().as_bytes());
-        match self.0.iter().find(|(known, _)| *known == digest) {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match known.iter().find(|(known, _)| *known == digest) {
             None => Err(Failure::unauthorized("this token is not known here")),
             Some((_, has)) if has.contains(&scope) || has.contains(&Scope::Admin) => Ok(()),
             Some(_) => Err(Failure::forbidden(format!("this token does not have the scope {}", scope.name()))),
@@ -128,6 +139,9 @@ mod tests {
         assert!(tokens.check(&bearer("fedcba9876543210"), Scope::Publish).is_ok());
         assert_eq!(tokens.check(&bearer("fedcba9876543211"), Scope::Read).unwrap_err().status, 401);
         assert_eq!(tokens.check(&HeaderMap::new(), Scope::Read).unwrap_err().status, 401);
+        tokens.clone().replace(Tokens::parse("another-0123456789 read").unwrap());
+        assert!(tokens.check(&bearer("another-0123456789"), Scope::Read).is_ok());
+        assert_eq!(tokens.check(&bearer(ONE), Scope::Publish).unwrap_err().status, 401);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -13,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::body::Whole;
 use super::failure::{Answer, ErrorAnswer, Failure};
+use super::json::Json;
 use super::{App, params};
 use crate::change::{Batch, BatchRequest, check_id};
 use crate::clock::Stopwatch;

@@ -10,12 +10,12 @@
 //! | 503 | `Indeterminate` | it may have happened: try again with the same id, with `basis` if there is one |
 //! | 500 | `Corrupt`, `Unsupported` | call the operator |
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::json::Json;
 use crate::error::{Error, Kind};
 
 /// When to try again after an `Unavailable` or `Indeterminate`, in seconds.

@@ -157,7 +157,7 @@ impl Metrics {
         r.register("fold_position_seq", "The ledger seq a fold takes next", m.fold_position.clone());
         r.register("timestamp_version", "Version of timestamp.json", m.timestamp_version.clone());
         r.register("checkpoint", "The checkpoint timestamp.json leads to", m.checkpoint.clone());
-        let help = "Ledger positions after the published cut";
+        let help = "Ledger positions from the published cut to the newest commit: 0 when nothing committed waits";
         r.register("published_lag_seqs", help, m.published_lag.clone());
         let help = "Time since the published cut was made";
         r.register_with_unit("published_age", help, Unit::Seconds, m.published_age.clone());
@@ -194,7 +194,7 @@ impl Metrics {
         if let Some(p) = published::published(app).await? {
             self.timestamp_version.set(p.version);
             self.checkpoint.set(p.checkpoint);
-            self.published_lag.set(next.saturating_sub(p.seq));
+            self.published_lag.set(app.query.behind(p.seq).await?);
             self.published_age.set(app.clock.now().saturating_sub(p.time));
             self.expires.get_or_create(&Role { role: "timestamp" }).set(p.expires);
         }

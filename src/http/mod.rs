@@ -7,6 +7,7 @@
 //!   metadata.rs   what TUF clients fetch              variants.rs  its compressed copies
 //!   files.rs      target files                        auth.rs      tokens
 //!   health.rs     ready or not                        metrics.rs   Prometheus; metered.rs counts objects
+//!   json.rs       JSON answers
 //! ```
 //!
 //! Owns the edge half of invariant 8: bodies, connections and readers of the history are bounded, and what finds no
@@ -19,6 +20,7 @@ mod body;
 mod failure;
 mod files;
 mod health;
+mod json;
 mod metadata;
 pub mod metered;
 pub mod metrics;

@@ -1,9 +1,9 @@
 //! The API's own description: `schemas/openapi.json`, also served as `/openapi.json`.
 
-use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 
+use super::json::Json;
 use super::{batches, files, metadata, metrics, published};
 
 #[derive(OpenApi)]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::failure::{Answer, ErrorAnswer, Failure};
+use super::json::Json;
 use super::{App, params};
 use crate::bins::PartitionId;
 use crate::error::{Error, Result};

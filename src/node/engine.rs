@@ -180,13 +180,17 @@ impl Engine {
     /// Takes no more batches, and completes when everything committed is published, or with the error that makes that
     /// impossible.
     pub async fn drain(&mut self) -> Result<()> {
-        let Engine { intake, hurry, log, settled, fatal, .. } = self;
+        let Engine { intake, published, hurry, log, settled, fatal, .. } = self;
         let drained = async {
             intake.drain().await;
             hurry.store(0, Ordering::SeqCst);
             let end = log.end(Partition::Ledger).await?;
-            let settled = settled.wait_for(|(next, settled)| *settled && *next >= end).await;
-            settled.map(drop).map_err(|_| Error::unavailable("the compactor has stopped"))
+            // Where others go on publishing, what comes after this is theirs.
+            let done = tokio::select! {
+                settled = settled.wait_for(|(next, settled)| *settled && *next >= end) => settled.is_ok(),
+                published = published.wait_for(|p| p.seq >= end) => published.is_ok(),
+            };
+            if done { Ok(()) } else { Err(Error::unavailable("the compactor has stopped")) }
         };
         tokio::select! {
             drained = drained => drained,

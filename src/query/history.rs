@@ -92,6 +92,18 @@ impl Query {
         }
     }
 
+    /// How many ledger positions the newest Commit is ahead of the published Cut at `seq`; 0 when nothing that is
+    /// committed waits. Of a long tail all is counted, without reading it.
+    pub async fn behind(&self, seq: Offset) -> Result<u64> {
+        let end = self.log.end(Partition::Ledger).await?;
+        let tail = self.log.reader(Partition::Ledger, seq).read(READ_BYTES).await?;
+        let last = match tail.last() {
+            Some(r) if r.offset + 1 < end => end - 1,
+            _ => tail.iter().rev().find(|r| is_commit(&r.payload)).map_or(seq, |r| r.offset),
+        };
+        Ok(last.saturating_sub(seq))
+    }
+
     async fn describe(&self, c: &Checkpoint, timestamp: Option<TimestampAnswer>) -> Result<CheckpointAnswer> {
         let time = self.cut_time(c.seq).await?;
         let snapshot = ObjectAnswer {

@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!   answers.rs   the shape of the answers        receipts.rs    seq → covering checkpoint, removals that found nothing
-//!   lag.rs       published against the log
-//!   targets.rs   path → bin → entry              history.rs     an id in the whole ledger; the list of checkpoints
+//!   targets.rs   path → bin → entry, verified    history.rs     an id in the whole ledger; the list of checkpoints
+//!   roots.rs     the chain of published roots    lag.rs         published against the log
 //! ```
 //!
 //! Errors are `Unavailable` when log or store cannot be read now, `Corrupt` when what is read cannot be true.
@@ -17,6 +17,7 @@ mod answers;
 mod history;
 mod lag;
 mod receipts;
+mod roots;
 mod targets;
 
 use std::sync::{Arc, Mutex, OnceLock};
@@ -48,15 +49,18 @@ pub struct Query {
     /// The snapshot of the newest checkpoint asked for, by its number.
     snapshot: Mutex<Option<(u64, Arc<Snapshot>)>>,
     receipts: receipts::Cache,
-    /// Version and expiry of the newest root seen.
-    root: Mutex<(u64, u64)>,
+    /// The published roots seen so far, from version 1 on.
+    roots: Mutex<Vec<Arc<Root>>>,
+    /// The objects whose signatures were verified.
+    verified: targets::Verified,
 }
 
 impl Query {
     /// Asks this log and this store; large objects are parsed on `pool`.
     pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, pool: Pool) -> Query {
         let (layout, snapshot) = (OnceLock::new(), Mutex::new(None));
-        Query { log, store, pool, layout, snapshot, receipts: receipts::Cache::default(), root: Mutex::new((0, 0)) }
+        let (receipts, roots, verified) = Default::default();
+        Query { log, store, pool, layout, snapshot, receipts, roots, verified }
     }
 
     /// The layout that the ledger's first record gives; `Invalid` when the ledger is empty.
@@ -89,16 +93,6 @@ impl Query {
                 Err(Error::corrupt(format!("timestamp.json leads to snapshot {n}, the ledger has no Checkpoint {n}")))
             }
         }
-    }
-
-    /// When clients stop believing the newest published root, in Unix seconds; `None` before the first.
-    pub async fn root_expires(&self) -> Result<Option<u64>> {
-        let (mut version, mut expires) = *receipts::lock(&self.root);
-        while let Some(bytes) = self.store.get(&store::metadata_name(version + 1, "root")).await? {
-            (version, expires) = (version + 1, Root::parse(&bytes)?.0.expires);
-        }
-        *receipts::lock(&self.root) = (version, expires);
-        Ok((version > 0).then_some(expires))
     }
 
     /// The end of the ledger now: one past its newest record.

@@ -13,21 +13,21 @@ use tempfile::TempDir;
 use crate::help::{PATIENCE, scratch};
 use crate::server::{Server, command, run as good};
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     command(args).output().expect("the binary runs")
 }
 
-fn stdout(out: &Output) -> String {
+pub fn stdout(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-fn stderr(out: &Output) -> String {
+pub fn stderr(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 /// Runs to this exit code, and gives stderr.
 #[track_caller]
-fn bad(code: i32, args: &[&str]) -> String {
+pub fn bad(code: i32, args: &[&str]) -> String {
     let out = run(args);
     assert_eq!(out.status.code(), Some(code), "{args:?}\n{}{}", stdout(&out), stderr(&out));
     let text = stderr(&out);
@@ -35,16 +35,16 @@ fn bad(code: i32, args: &[&str]) -> String {
     text
 }
 
-fn json(args: &[&str]) -> Value {
+pub fn json(args: &[&str]) -> Value {
     serde_json::from_str(&good(args)).expect("one JSON document")
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
 /// A repository of 16 bins in a fresh directory.
-fn repository() -> (TempDir, String) {
+pub fn repository() -> (TempDir, String) {
     let dir = scratch();
     let data = text(&dir.path().join("repo")).to_owned();
     good(&["init", "--data", &data, "--bins", "16", "--partitions", "2"]);
@@ -121,8 +121,13 @@ fn impossible_options_are_usage() {
     assert!(!Path::new(&data).exists());
     bad(2, &["frobnicate"]);
     bad(2, &[]);
-    bad(2, &["add", "a"]);
-    bad(2, &["add", "a", "--length", "1"]);
+    for args in [&["add", "a"][..], &["add", "a", "--length", "1"], &["add", "a", "--sha256", "00"]] {
+        assert!(bad(2, args).contains("either --file FILE, or --length N with --sha256 HEX"));
+    }
+    let said = bad(2, &["add", "a", "--file", "f", "--length", "1"]);
+    assert!(said.contains("PATH --file FILE\n") && said.contains("PATH --length N --sha256 HEX\n"), "{said}");
+    bad(2, &["checkpoints", "7", "--limit", "3"]);
+    bad(2, &["checkpoints", "7", "--before", "3"]);
     assert!(bad(2, &["add", "../a", "--file", "/dev/null"]).contains("PATH"));
     assert!(bad(2, &["remove", "a", "--batch-id", "a b"]).contains("--batch-id"));
     assert!(bad(2, &["status", "--data", &data]).contains("tuflog init --data"));
@@ -136,6 +141,10 @@ fn a_setting_that_does_not_exist_is_refused_with_the_nearest() {
     fs::write(&config, "lisen = \"127.0.0.1:0\"\n").unwrap();
     let said = bad(2, &["serve", "--data", &data]);
     assert!(said.contains("tuflog.toml") && said.contains("did you mean `listen`?"), "{said}");
+    assert!(said.contains(&format!("{}: lisen: is not a setting", text(&config))), "{said}");
+    fs::write(&config, "listen = = 1\n").unwrap();
+    let said = bad(2, &["serve", "--data", &data]);
+    assert!(said.contains(&format!("{}: TOML parse error at line 1", text(&config))), "{said}");
     let said = bad(2, &["serve", "--data", &data, "--config", "/absent.toml"]);
     assert!(said.contains("/absent.toml"), "{said}");
 }
@@ -151,6 +160,7 @@ fn help_of_every_command_is_a_manual() {
     {
         assert!(all.contains(&format!("\n  {command} ")), "{command}");
         assert!(good(&[command, "--help"]).contains(&format!("Examples:\n  tuflog {command}")), "{command}");
+        assert_eq!(good(&["help", command]), good(&[command, "--help"]), "{command}");
     }
     assert!(good(&["--version"]).starts_with("tuflog "));
 }
@@ -211,6 +221,8 @@ fn a_change_goes_in_and_is_found_by_every_question() {
     let status = ask(&["status"]);
     assert_eq!((&status["ready"], &status["layout"]["bins"]), (&true.into(), &16.into()));
     assert!(say(&["status"]).contains("ready"));
+    assert!(say(&["route", "a/hello.txt"]).contains("path's sha256"));
+    assert!(say(&["checkpoints", "--before", "1"]).contains("no checkpoint below 1"));
     let n = receipt["checkpoint"].as_u64().unwrap();
     assert_eq!(ask(&["checkpoints"])["checkpoints"][0]["n"], n);
     assert!(say(&["checkpoints"]).contains("CHECKPOINT"));
@@ -221,8 +233,8 @@ fn a_change_goes_in_and_is_found_by_every_question() {
     assert_eq!(again["seq"], receipt["seq"]);
     assert!(fail(1, &["remove", "a/hello.txt", "--batch-id", "b1"]).starts_with("error: "));
 
-    let said = say(&["remove", "a/hello.txt", "b/absent", "--wait", "published"]);
-    assert!(said.contains("nothing to remove at b/absent"), "{said}");
+    let said = say(&["remove", "a/hello.txt", "b/absent", "a/hello.txt", "--wait", "published"]);
+    assert!(said.contains("nothing to remove at b/absent") && !said.contains("at a/hello.txt"), "{said}");
     assert!(fail(1, &["target", "a/hello.txt"]).contains("nothing is published at a/hello.txt"));
     assert!(fail(1, &["batch", "unknown"]).contains("there is no batch unknown"));
     assert!(fail(1, &["batch", "unknown", "--full"]).contains("there is no batch unknown"));
@@ -235,6 +247,12 @@ fn a_change_goes_in_and_is_found_by_every_question() {
         assert!(code == 1 || said.contains(&format!("use --server {} instead", url)), "{said}");
     }
     assert!(server.terminate().success());
+    let said = server.said();
+    assert!(
+        said.contains("\"message\":\"serves\",\"version\":\"")
+            && said.lines().last().is_some_and(|l| l.contains("\"stopped\"")),
+        "{said}"
+    );
 
     // The stopped node's data gives the same answers.
     assert_eq!(json(&["batch", "b1", "--data", &data, "--json"])["seq"], receipt["seq"]);
@@ -272,7 +290,8 @@ fn an_import_again_finds_its_batches_there() {
     // A line that cannot be: named, and what was before it is in.
     more.write_all(b"pool/bad path;1;sha256;00\n").unwrap();
     let said = bad(1, &["import", "--format", "csv", "--batch-size", "100", "--server", &url, text(&file)]);
-    assert!(said.contains("changes.csv:301") && said.contains("3 there already") && said.contains("again"), "{said}");
+    assert!(said.contains("changes.csv:301") && said.contains("3 there already"), "{said}");
+    assert!(said.contains("correct that first; then run the same command again"), "{said}");
 
     // A batch of thousands, from standard input, with removals: the order in the input is the order that counts.
     let changes: String = (0..300)

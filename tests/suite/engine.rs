@@ -1,17 +1,19 @@
-//! The whole engine on the embedded log and the local store: from a batch to a verified timestamp, and back up after
+//! The whole engine on each log and the local store: from a batch to a verified timestamp, and back up after
 //! a restart from each of the three sources.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use tuflog::audit;
 use tuflog::change::{Batch, Change};
-use tuflog::clock::{Clock, SystemClock};
+use tuflog::clock::{Clock, ManualClock, SystemClock};
 use tuflog::config::Roles;
 use tuflog::fold::state::State as BinState;
 use tuflog::ledger::Record;
 use tuflog::ledger::record::{Format, RootRecord, Settings, SettingsRecord};
 use tuflog::log::embedded::EmbeddedLog;
+use tuflog::log::kafka::{KafkaLog, KafkaSettings};
 use tuflog::log::{Log, Partition};
 use tuflog::node::{Engine, Parts};
 use tuflog::pool::Pool;
@@ -20,18 +22,22 @@ use tuflog::store::local::LocalStore;
 use tuflog::store::{POINTER, Store, metadata_name};
 use tuflog::tuf::{Envelope, KeyRing, RoleKeys, Root, Signer, parse};
 
+use crate::kafka;
+
 const BINS: u32 = 16;
 
 fn keys() -> (Arc<Signer>, Arc<Signer>) {
     (Arc::new(Signer::from_seed(&[1; 32])), Arc::new(Signer::from_seed(&[2; 32])))
 }
 
+/// The first root: the same bytes at every call.
 fn root() -> (Root, String) {
+    static EXPIRES: OnceLock<u64> = OnceLock::new();
     let (root_key, online) = keys();
     let role = |key: &Signer| RoleKeys::new(vec![*key.public().key_id()], 1);
     let root = Root {
         version: 1,
-        expires: SystemClock.now() + 365 * 86_400,
+        expires: *EXPIRES.get_or_init(|| SystemClock.now() + 365 * 86_400),
         keys: [&root_key, &online].map(|k| (*k.public().key_id(), k.public().clone())).into(),
         root: role(&root_key),
         targets: role(&online),
@@ -42,9 +48,24 @@ fn root() -> (Root, String) {
     (root, document)
 }
 
-async fn start(dir: &Path) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let log: Arc<dyn Log> = EmbeddedLog::open(&dir.join("log"), clock.clone()).unwrap();
+/// The log of the test: on Kafka where settings say how, else embedded in `dir`.
+async fn open_log(dir: &Path, kafka: Option<&KafkaSettings>) -> Arc<dyn Log> {
+    match kafka {
+        Some(settings) => Arc::new(KafkaLog::open(settings).await.unwrap()),
+        None => EmbeddedLog::open(&dir.join("log"), Arc::new(SystemClock)).unwrap(),
+    }
+}
+
+async fn start(dir: &Path, kafka: Option<&KafkaSettings>) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
+    start_at(dir, kafka, Arc::new(SystemClock)).await
+}
+
+async fn start_at(
+    dir: &Path,
+    kafka: Option<&KafkaSettings>,
+    clock: Arc<dyn Clock>,
+) -> (Engine, Arc<dyn Log>, Arc<dyn Store>) {
+    let log = open_log(dir, kafka).await;
     let store: Arc<dyn Store> = Arc::new(LocalStore::open(&dir.join("store")).unwrap());
     if log.end(Partition::Ledger).await.unwrap() == 0 {
         let settings = Settings { state_every: 4, ..Settings::default() };
@@ -118,8 +139,56 @@ async fn submit(engine: &Engine, id: &str, changes: Vec<Change>) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
+    visible_and_survives(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source_on_kafka() {
+    let cluster = tokio::task::spawn_blocking(kafka::one).await.unwrap();
+    visible_and_survives(Some(&cluster.repo().await)).await;
+}
+
+/// Every object below a directory.
+fn objects(dir: &Path, below: &Path, all: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => objects(&path, below, all),
+            false => drop(all.insert(path.strip_prefix(below).unwrap().to_owned(), std::fs::read(&path).unwrap())),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_ledger_gives_the_same_bytes_on_kafka_and_embedded() {
+    let cluster = tokio::task::spawn_blocking(kafka::one).await.unwrap();
+    let (repo, clock) = (cluster.repo().await, Arc::new(ManualClock::new(SystemClock.now())));
+    let mut stores = Vec::new();
+    for kafka in [None, Some(&repo)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut engine, ..) = start_at(dir.path(), kafka, clock.clone()).await;
+        engine.published.clone().wait_for(|p| p.n == 1).await.unwrap();
+        for i in 0..12 {
+            let mut changes: Vec<Change> = (0..i).map(|k| add(&format!("p/{}", (i * k) % 17), i + k)).collect();
+            changes.push(Change::remove(format!("p/{}", i % 5)).unwrap());
+            submit(&engine, &format!("batch-{i}"), changes).await;
+        }
+        engine.drain().await.unwrap();
+        engine.stop().await.unwrap();
+        let (mut all, store) = (BTreeMap::new(), dir.path().join("store"));
+        objects(&store, &store, &mut all);
+        stores.push(all);
+    }
+    assert!(stores[0].keys().eq(stores[1].keys()), "{:?} {:?}", stores[0].keys(), stores[1].keys());
+    for (name, bytes) in &stores[0] {
+        assert!(stores[1][name] == *bytes, "{} differs", name.display());
+    }
+    assert!(stores[0].len() > 30 && stores[0].contains_key(Path::new("ledger/4.state.json")));
+}
+
+async fn visible_and_survives(kafka: Option<&KafkaSettings>) {
     let dir = tempfile::tempdir().unwrap();
-    let (mut engine, _, store) = start(dir.path()).await;
+    let (mut engine, _, store) = start(dir.path(), kafka).await;
     let first = submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await;
     assert_eq!(submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await, first);
     let other = Batch::new("one".into(), None, vec![add("x", 1)]).unwrap();
@@ -136,7 +205,7 @@ async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
         if source == "checkpoint" {
             std::fs::remove_dir_all(dir.path().join("state")).unwrap();
         }
-        let (mut engine, _, store) = start(dir.path()).await;
+        let (mut engine, _, store) = start(dir.path(), kafka).await;
         assert_eq!(submit(&engine, "one", (0..100).map(|i| add(&format!("a/{i}"), i)).collect()).await, first);
         submit(&engine, source, vec![add(source, 7)]).await;
         engine.drain().await.unwrap();
@@ -145,7 +214,11 @@ async fn a_batch_becomes_visible_and_survives_a_restart_from_each_source() {
         assert_eq!((now[source], now["b"], now["a/20"]), (7, 19, 20));
         assert_eq!(now.len(), if source == "local" { 82 } else { 83 });
     }
-    let report = audit::run_data_dir(dir.path(), audit::Options::threads(2), |_| {}).await.unwrap();
+    let (log, store) =
+        (open_log(dir.path(), kafka).await, LocalStore::open_read_only(&dir.path().join("store")).unwrap());
+    let shipped_root = Some(dir.path().join("store/metadata/1.root.json"));
+    let options = audit::Options { shipped_root, ..audit::Options::threads(2) };
+    let report = audit::run(log, Arc::new(store), options, |_| {}).await.unwrap();
     assert!(report.is_clean() && report.notes.is_empty(), "{report}");
     assert_eq!((report.batches_valid, report.targets), (23, 83));
 }

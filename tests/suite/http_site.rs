@@ -270,6 +270,7 @@ pub async fn refused(response: Response, status: u16, kind: &str) -> Value {
     assert_eq!((is, error["kind"].as_str()), (status, Some(kind)), "{text}");
     assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()) && body.as_object().unwrap().len() == 1, "{text}");
     assert_eq!(headers.get("content-type").unwrap(), "application/json");
+    assert!(text.ends_with("}\n"), "{text}");
     assert_eq!(headers.contains_key("retry-after"), status == 503, "{text}");
     assert_eq!(error["retry_after_s"].is_u64(), status == 503, "{text}");
     assert_eq!(headers.contains_key("www-authenticate"), status == 401, "{text}");

@@ -3,6 +3,7 @@
 mod audit;
 mod chaos;
 mod cli;
+mod cli_trouble;
 mod clients;
 mod compose;
 mod crash;
@@ -20,6 +21,7 @@ mod log_embedded;
 mod log_kafka;
 mod mismatch;
 mod node_s3;
+mod processes;
 mod rights;
 mod s3;
 mod schemas;

@@ -34,14 +34,16 @@ const FIRST_PAUSE_MS: u64 = 100;
 const LONGEST_PAUSE_MS: u64 = 5_000;
 /// The longest pause that a server may ask for, in milliseconds.
 const LONGEST_RETRY_AFTER_MS: u64 = 60_000;
-/// How long a server that was never there is tried, in milliseconds: it may be starting.
+/// How long a request is tried again unless the user says so, in milliseconds.
+const RETRY_FOR_MS: u64 = 60_000;
+/// The same for a server that was never there: it may be starting.
 const NEVER_THERE_MS: u64 = 2_000;
 
 /// Which server, and as whom.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
-    /// The server
+    /// The server: a URL, or HOST:PORT
     #[arg(long, env = "TUFLOG_SERVER", value_name = "URL", default_value = DEFAULT_SERVER)]
     pub server: String,
 
@@ -49,9 +51,10 @@ pub struct ServerArgs {
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// How long to try again while the server is away or answers 503, in seconds
-    #[arg(long, env = "TUFLOG_RETRY_FOR", value_name = "S", default_value_t = 60)]
-    pub retry_for: u64,
+    /// How long to try again while the server is away or answers 503, in seconds [default: 60; 2 while it has never
+    /// answered]
+    #[arg(long, env = "TUFLOG_RETRY_FOR", value_name = "S")]
+    pub retry_for: Option<u64>,
 }
 
 /// An HTTP client for one server.
@@ -60,6 +63,8 @@ pub struct Client {
     base: Url,
     token: Option<String>,
     retry_for_ms: u64,
+    /// The same as long as the server has never answered.
+    never_there_ms: u64,
     /// The server has answered once: from then on its absence is a pause, not a mistake.
     met: AtomicBool,
 }
@@ -84,7 +89,7 @@ impl Client {
         let wrong = |why: String| {
             Failure::usage(format!("--server: {:?} {why}", args.server)).hint(format!("such as {DEFAULT_SERVER}"))
         };
-        let mut base = Url::parse(&args.server).map_err(|e| wrong(format!("is not a URL: {e}")))?;
+        let mut base = Url::parse(&with_scheme(&args.server)).map_err(|e| wrong(format!("is not a URL: {e}")))?;
         if !["http", "https"].contains(&base.scheme()) || base.host_str().is_none() {
             return Err(wrong("is not a URL of a server".into()));
         }
@@ -98,8 +103,9 @@ impl Client {
         let http = builder
             .build()
             .map_err(|e| Failure::new(Code::Failed, format!("no HTTP client: {}", answer::cause(&e))))?;
-        let retry_for_ms = args.retry_for.saturating_mul(1_000);
-        Ok(Client { http, base, token: token(args)?, retry_for_ms, met: AtomicBool::new(false) })
+        let said_ms = args.retry_for.map(|s| s.saturating_mul(1_000));
+        let (retry_for_ms, never_there_ms) = (said_ms.unwrap_or(RETRY_FOR_MS), said_ms.unwrap_or(NEVER_THERE_MS));
+        Ok(Client { http, base, token: token(args)?, retry_for_ms, never_there_ms, met: AtomicBool::new(false) })
     }
 
     /// The server's address, for messages.
@@ -122,6 +128,16 @@ impl Client {
         match self.repeat(get, None).await? {
             (Settled::Good(value), _) => Ok(value),
             (Settled::Absent(failure), _) => Err(failure),
+        }
+    }
+
+    /// `GET`, tried once: `None` when there is no answer, `Null` for what the server does not have.
+    pub async fn glance(&self, path: &str) -> Option<Value> {
+        let sent = self.send(self.request(Method::GET, path).ok()?);
+        match tokio::time::timeout(CONNECT, sent).await.ok()? {
+            Try::Good(value) => Some(value),
+            Try::Absent { .. } => Some(Value::Null),
+            Try::Again(_) | Try::Final(_) => None,
         }
     }
 
@@ -168,13 +184,16 @@ impl Client {
                 _ => kept = kept.or(again.basis),
             }
             let met = self.met.load(Ordering::Relaxed);
-            let patience =
-                if again.refused && !met { self.retry_for_ms.min(NEVER_THERE_MS) } else { self.retry_for_ms };
-            let pause = pause_ms(tries, again.asked_ms, fastrand::f64());
-            if SystemClock.ticks_ms() - started + pause > patience {
+            let patience = if again.refused && !met { self.never_there_ms } else { self.retry_for_ms };
+            let left = patience.saturating_sub(SystemClock.ticks_ms() - started);
+            let mut pause = pause_ms(tries, again.asked_ms, fastrand::f64());
+            if pause > left && again.asked_ms.is_none() {
+                pause = left; // one last time at the end
+            }
+            if left == 0 || pause > left {
                 return Err(again.why);
             }
-            tracing::debug!(tries, pause_ms = pause, why = ?again.why, "tries again");
+            tracing::debug!(tries, pause_ms = pause, why = again.why.message(), "tries again");
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
@@ -209,6 +228,16 @@ impl Client {
             Ok(body) => answer::read(self.server(), status, retry_after, &body),
             Err(e) => answer::none(self.server(), &e, true),
         }
+    }
+}
+
+/// `HOST:PORT` is short for `http://HOST:PORT`.
+fn with_scheme(server: &str) -> String {
+    match server.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => {
+            format!("http://{server}")
+        }
+        _ => server.to_owned(),
     }
 }
 

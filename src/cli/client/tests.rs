@@ -38,7 +38,7 @@ fn scripted(answers: Vec<Option<(u16, &'static str)>>) -> (Client, std::thread::
         }
         asked
     };
-    let args = ServerArgs { server, token_file: None, retry_for: 60 };
+    let args = ServerArgs { server, token_file: None, retry_for: Some(60) };
     (Client::new(&args).unwrap_or_else(|f| panic!("{f:?}")), std::thread::spawn(serve))
 }
 
@@ -97,11 +97,25 @@ fn pauses_grow_and_keep_to_what_the_server_asked() {
 
 #[test]
 fn only_a_url_of_a_server_is_one() {
-    let args = |server: &str| ServerArgs { server: server.into(), token_file: None, retry_for: 0 };
-    for bad in ["", "localhost:8080", "127.0.0.1:8080", "ftp://x", "/srv"] {
+    let args = |server: &str| ServerArgs { server: server.into(), token_file: None, retry_for: None };
+    for bad in ["", "localhost", "ftp://x", "/srv", ":80", "x:port"] {
         let Err(Failure::Said { code, .. }) = Client::new(&args(bad)) else { panic!("{bad}") };
         assert_eq!(code, Code::Usage, "{bad}");
     }
     let client = Client::new(&args("http://127.0.0.1:1/prefix")).unwrap_or_else(|f| panic!("{f:?}"));
     assert_eq!(client.base.join("v1/status").unwrap().as_str(), "http://127.0.0.1:1/prefix/v1/status");
+    for (short, long) in [("localhost:8080", "http://localhost:8080"), ("[::1]:80", "http://[::1]")] {
+        assert_eq!(Client::new(&args(short)).unwrap_or_else(|f| panic!("{f:?}")).server(), long);
+    }
+}
+
+#[test]
+fn a_server_that_never_answered_is_tried_for_as_long_as_the_user_says() {
+    let patience = |retry_for| {
+        let args = ServerArgs { server: "http://127.0.0.1:1".into(), token_file: None, retry_for };
+        let client = Client::new(&args).unwrap_or_else(|f| panic!("{f:?}"));
+        (client.never_there_ms, client.retry_for_ms)
+    };
+    assert_eq!(patience(None), (NEVER_THERE_MS, RETRY_FOR_MS));
+    assert_eq!(patience(Some(7)), (7_000, 7_000));
 }

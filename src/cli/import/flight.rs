@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{self, MissedTickBehavior};
 
@@ -14,6 +15,7 @@ use crate::cli::output::note;
 use crate::cli::source::chunk::Chunk;
 use crate::cli::write::was_known;
 use crate::error::Result;
+use crate::query::BatchAnswer;
 
 /// What has been taken by the server.
 #[derive(Debug, Default)]
@@ -24,8 +26,12 @@ pub struct Tally {
     pub new: u64,
     /// Batches that were there already.
     pub known: u64,
-    /// The highest seq, and the id of a batch there.
-    pub last: Option<(u64, String)>,
+    /// The receipt with the highest seq, and its batch.
+    pub last: Option<(BatchAnswer, Rc<Chunk>)>,
+    /// The newest checkpoint before the first batch was sent; `None` if that is not known.
+    pub newest: Option<u64>,
+    /// The newest checkpoint of the batches that were there already; `None` if one of them is not published yet.
+    pub known_in: Option<u64>,
 }
 
 impl Tally {
@@ -34,15 +40,26 @@ impl Tally {
         self.new + self.known
     }
 
-    fn add(&mut self, chunk: &Chunk, posted: Posted) {
+    /// The checkpoint that has published the batches that were there already, and the newest, if that is a later one:
+    /// then other changes may stand over theirs.
+    pub fn overtaken(&self) -> Option<(u64, u64)> {
+        Some((self.known_in?, self.newest?)).filter(|(theirs, newest)| newest > theirs)
+    }
+
+    fn add(&mut self, chunk: Rc<Chunk>, posted: Posted) {
         let receipt = posted.receipt;
         self.changes += chunk.len as u64;
-        match posted.tries == 1 && was_known(&receipt) {
-            true => self.known += 1,
-            false => self.new += 1, // or its first try was lost and had arrived: that was ours too
+        if posted.tries == 1 && was_known(&receipt) {
+            self.known_in = match self.known {
+                0 => receipt.checkpoint,
+                _ => self.known_in.zip(receipt.checkpoint).map(|(a, b)| a.max(b)),
+            };
+            self.known += 1;
+        } else {
+            self.new += 1; // or its first try was lost and had arrived: that was ours too
         }
-        if self.last.as_ref().is_none_or(|(seq, _)| receipt.seq > *seq) {
-            self.last = Some((receipt.seq, receipt.batch));
+        if self.last.as_ref().is_none_or(|(last, _)| receipt.seq > last.seq) {
+            self.last = Some((receipt, chunk));
         }
     }
 }
@@ -92,17 +109,30 @@ pub async fn fly(
             Some((chunk, posted)) = flying.next() => {
                 aloft.retain(|c| c.number != chunk.number);
                 match posted {
-                    Ok(posted) => tally.add(&chunk, posted),
+                    Ok(posted) => tally.add(chunk, posted),
                     Err(e) => drop(failure.get_or_insert(about(e, &chunk))),
                 }
             }
             read = batches.recv(), if free && !ended && next.is_none() => match read {
                 None => ended = true,
-                Some(Ok(chunk)) => next = Some(chunk),
-                Some(Err(e)) => failure = Some(e.into()),
+                Some(Ok(chunk)) => {
+                    if chunk.number == 1 {
+                        tally.newest = newest_checkpoint(client).await;
+                    }
+                    next = Some(chunk);
+                }
+                Some(Err(e)) => failure = Some(Failure::from(e).hint("correct that first")),
             },
             _ = ticks.tick() => display.tick(tally),
         }
+    }
+}
+
+/// The newest published checkpoint, as everybody may know it; 0 if there is none yet.
+async fn newest_checkpoint(client: &Client) -> Option<u64> {
+    match client.glance("metadata/timestamp.json").await? {
+        Value::Null => Some(0),
+        timestamp => timestamp.pointer("/signed/meta/snapshot.json/version")?.as_u64(),
     }
 }
 

@@ -50,7 +50,8 @@ The formats:
 
 The inputs are read as a stream: plain or compressed (gzip, xz, lz4), files, patterns, or - for standard input. \
 Each batch is all or nothing. Its id follows from its content, so an import that was interrupted is simply run \
-again with the same inputs and --batch-size: the batches that are there are recognised and change nothing. \
+again with the same inputs and --batch-size: the batches that are there are recognised and change nothing, not even \
+back what came after them (for that: --again). \
 An input that cannot be read as its format says ends the import with its file and line (exit code 1); the batches \
 before it are in, and the corrected import sends only what is new.")]
 #[command(after_long_help = EXAMPLES)]
@@ -96,10 +97,11 @@ pub async fn run(args: ImportArgs) -> Outcome {
     let mut tally = Tally::default();
     let ended = flight::fly(&client, batches, args.in_flight as usize, &display, &mut tally).await;
     let last = match (&ended, args.wait.wait, &tally.last) {
-        (Ok(()), Wait::Published, Some((_, id))) => {
+        (Ok(()), Wait::Published, Some((receipt, chunk))) => {
             display.waiting();
             // A cut is of a prefix of the ledger: what was committed last is published last.
-            write::published(&client, id, args.wait.timeout).await.map(Some)
+            let body = |basis| chunk.body(basis);
+            write::published(&client, receipt.clone(), args.wait.timeout, body).await.map(Some)
         }
         _ => Ok(None),
     };
@@ -115,6 +117,17 @@ pub async fn run(args: ImportArgs) -> Outcome {
 
 fn summary(args: &ImportArgs, tally: &Tally, display: &Display, last: Option<BatchAnswer>) -> Outcome {
     let checkpoint = last.as_ref().and_then(|r| r.checkpoint);
+    let overtaken = tally.overtaken();
+    if let Some((theirs, newest)) = overtaken {
+        let (batches, what) = match tally.known {
+            1 => ("1 batch was".to_owned(), "it"),
+            n => (format!("{} batches were", count(n)), "them"),
+        };
+        note(format!(
+            "{batches} there already (published in checkpoint {theirs}, the newest is {newest}): what came since stays. \
+             To apply {what} again: --again"
+        ));
+    }
     if args.json {
         return super::output::json(&json!({
             "changes": tally.changes,
@@ -123,7 +136,7 @@ fn summary(args: &ImportArgs, tally: &Tally, display: &Display, last: Option<Bat
             "known": tally.known,
             "skipped": display.skipped(),
             "ms": display.elapsed_ms(),
-            "seq": tally.last.as_ref().map(|(seq, _)| seq),
+            "seq": tally.last.as_ref().map(|(receipt, _)| receipt.seq),
             "state": if last.is_some() { "published" } else { "committed" },
             "checkpoint": checkpoint,
         }));
@@ -137,6 +150,7 @@ fn summary(args: &ImportArgs, tally: &Tally, display: &Display, last: Option<Bat
         Some(n) => line(format!("published in checkpoint {n}")),
         None if tally.batches() == 0 => line("there was nothing to import"),
         None if last.is_some() => line("published"),
+        None if tally.new == 0 && overtaken.is_some() => line("all of it was there already: nothing of it was applied"),
         None if tally.new == 0 => line("all of it was there already: nothing has changed"),
         None => line("committed: nothing of it can be lost, and clients see it soon (--wait published waits for that)"),
     }

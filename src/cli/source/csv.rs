@@ -31,7 +31,14 @@ fn parse(line: &[u8]) -> std::result::Result<Item, String> {
     let fields: Vec<&str> = text.split(';').collect();
     match fields[..] {
         [path, length, name, hash] => Item::add(path, length.trim(), name.trim(), hash.trim()),
-        _ => Err(format!("expected path;length;hash-name;hash, found {} fields", fields.len())),
+        _ => Err(expected(text, fields.len())),
+    }
+}
+
+fn expected(line: &str, fields: usize) -> String {
+    match (fields, line.matches(',').count()) {
+        (1, 3..) => "expected path;length;hash-name;hash: the separator is `;`, not a comma".into(),
+        _ => format!("expected path;length;hash-name;hash, found {fields} fields"),
     }
 }
 
@@ -50,7 +57,7 @@ fn parse_quoted(line: &[u8]) -> std::result::Result<Item, String> {
         Err(e) => return Err(e.to_string()),
     }
     if record.len() != 4 {
-        return Err(format!("expected path;length;hash-name;hash, found {} fields", record.len()));
+        return Err(expected(&String::from_utf8_lossy(line), record.len()));
     }
     Item::add(&record[0], record[1].trim(), record[2].trim(), record[3].trim())
 }

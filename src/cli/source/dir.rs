@@ -25,6 +25,8 @@ pub(super) struct Walk {
     open: Vec<(String, Vec<OsString>)>,
     progress: Arc<Progress>,
     buffer: Vec<u8>,
+    /// The file that came last.
+    last: PathBuf,
 }
 
 impl Walk {
@@ -32,7 +34,12 @@ impl Walk {
     pub fn open(root: &str, progress: Arc<Progress>) -> Result<Walk> {
         let root = PathBuf::from(root);
         let names = names(&root)?;
-        Ok(Walk { root, open: vec![(String::new(), names)], progress, buffer: vec![0; 64 << 10] })
+        Ok(Walk { root, open: vec![(String::new(), names)], progress, buffer: vec![0; 64 << 10], last: PathBuf::new() })
+    }
+
+    /// Where the last change stands: its file, with the directory.
+    pub fn place(&self) -> String {
+        self.last.display().to_string()
     }
 
     /// The next file.
@@ -52,6 +59,7 @@ impl Walk {
                 let names = self::names(&file)?;
                 self.open.push((format!("{path}/"), names));
             } else if kind.is_file() {
+                self.last.clone_from(&file);
                 return self.hash(&file, path).map(Some);
             } else {
                 let what = if kind.is_symlink() { "a symbolic link" } else { "not a regular file" };

@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// The most memory an xz decoder may take; `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
 
+/// The compressions that are known, for messages.
+const KNOWN: &str = "gzip, xz and lz4";
+
 /// One file, one directory, or stdin (`-`).
 #[derive(Debug)]
 pub(super) struct Input {
@@ -101,6 +104,17 @@ fn decoder(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + 
     })
 }
 
+/// What the first line of something that is no text says it is.
+fn foreign(head: &[u8]) -> Option<&'static str> {
+    let known: [(&[u8], &str); 4] = [
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"PK\x03\x04", "zip"),
+        (&[0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c], "7z"),
+    ];
+    known.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name)
+}
+
 /// All frames of an lz4 file. lz4_flex reports the end of each frame as the end of the text, and panics on
 /// a second frame with another block size (0.14.2, debug assertions on): so each frame has a decoder of its own.
 struct Lz4<R: BufRead>(Option<lz4_flex::frame::FrameDecoder<R>>);
@@ -162,6 +176,12 @@ impl Lines {
         let n = read.map_err(|e| self.error(format!("cannot be read: {e}")))?;
         if n == 0 {
             return Ok(None);
+        }
+        if let Some(name) = foreign(&self.buffer).filter(|_| self.number == 1) {
+            return Err(self.error(format!("this is {name}: unpack it first ({KNOWN} are unpacked here)")));
+        }
+        if self.buffer.contains(&0) {
+            return Err(self.error(format!("this is no text, and no compression known here ({KNOWN})")));
         }
         if self.buffer.last() == Some(&b'\n') {
             self.buffer.pop();

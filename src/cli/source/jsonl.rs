@@ -52,7 +52,10 @@ pub(super) fn next(lines: &mut Lines) -> Result<Option<Item>> {
         }
         return match serde_json::from_slice(line) {
             Ok(item) => Ok(Some(item)),
-            Err(e) => Err(lines.error(e.to_string().replace(" at line 1 column ", " at column "))),
+            Err(e) => {
+                let what = if e.is_data() { "" } else { "not JSON, one change a line: " };
+                Err(lines.error(format!("{what}{e}").replace(" at line 1 column ", " at column ")))
+            }
         };
     }
     Ok(None)

@@ -160,11 +160,12 @@ impl Source {
         self.progress.clone()
     }
 
-    /// Where the last change stands, as `file:line`; empty where its path says it.
+    /// Where the last change stands, as `file:line` or as the file itself; empty before the first.
     pub fn place(&self) -> String {
         match &self.current {
             Some(Reader::Text(lines)) => lines.place(),
-            _ => String::new(),
+            Some(Reader::Dir(walk)) => walk.place(),
+            None => String::new(),
         }
     }
 

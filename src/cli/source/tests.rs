@@ -121,7 +121,8 @@ fn jsonl_errors_name_line_and_reason() {
         ("{\"op\":\"remove\",\"path\":\"a\",\"length\":1}", "a remove has a path and nothing else"),
         ("{\"op\":\"remove\",\"path\":\"a\",\"x\":1}", "unknown field `x`"),
         ("{\"op\":\"remove\",\"path\":\"a\",\"path\":\"b\"}", "duplicate field `path`"),
-        ("[", "EOF while parsing"),
+        ("[", "not JSON, one change a line: EOF while parsing"),
+        ("a;1;sha256;00", "not JSON, one change a line: expected value at column 1"),
     ] {
         let found = message(Format::Jsonl, &format!("\n{line}\n"));
         assert!(found.starts_with("2: ") && found.contains(reason), "{found} for {line}");
@@ -141,6 +142,8 @@ fn csv_takes_a_header_or_none_and_quoted_fields() {
     assert_eq!(read(Format::Csv, &[with_header.as_bytes()]).unwrap(), items);
     for (line, reason) in [
         ("a;1;sha256", "found 3 fields"),
+        ("a,1,sha256,00", "the separator is `;`, not a comma"),
+        ("\"a\",1,sha256,00", "the separator is `;`, not a comma"),
         ("a;1;sha256;00;", "found 5 fields"),
         ("a;one;sha256;00", "\"one\" of a is not a number"),
         (";1;sha256;00", "the path is empty"),
@@ -151,6 +154,14 @@ fn csv_takes_a_header_or_none_and_quoted_fields() {
         let found = message(Format::Csv, &format!("path;length;hash-name;hash\n{line}\n"));
         assert!(found.starts_with("2: ") && found.contains(reason), "{found} for {line}");
     }
+}
+
+#[test]
+fn what_is_no_text_is_told_apart() {
+    let message = |bytes: &[u8]| read(Format::Csv, &[bytes]).unwrap_err().to_string();
+    assert!(message(b"\x28\xb5\x2f\xfd\x04\x00").contains("file-0:1: this is zstd: unpack it first (gzip, xz and lz4"));
+    assert!(message(b"\x7fELF\x02\x00").contains("file-0:1: this is no text"));
+    assert!(message(&gzip(b"a\0b")).contains("file-0:1: this is no text"));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! What is there when a reader is placed is not skipped over in silence: until it has seen that much, a read waits for
 //! it (some milliseconds, or `Unavailable`). After that a read takes what has arrived and waits for nothing.
+//!
+//! A seek takes a new consumer (8 ms and more), but for a short step forward, as a fold's scout makes at every cut.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +18,9 @@ use crate::log::{Offset, Partition, Reader, Record};
 /// The most that one read gives, whatever it may.
 const READ_BYTES: usize = 8 << 20;
 
+/// A seek forward by at most so many offsets reads over them instead of placing a new consumer.
+const STEP: Offset = 256;
+
 pub(super) struct KafkaReader {
     shared: Arc<Shared>,
     of: Partition,
@@ -28,6 +33,8 @@ pub(super) struct KafkaReader {
     held_bytes: usize,
     /// What it must have seen before a read may be empty: `None` as long as that is not known.
     until: Option<Offset>,
+    /// Whether its consumer has seen the end of the partition since the last record.
+    at_end: bool,
     /// What the next read answers when nothing is held. A place that is not there stays so until a seek.
     error: Option<Error>,
 }
@@ -35,7 +42,7 @@ pub(super) struct KafkaReader {
 impl KafkaReader {
     pub fn new(shared: Arc<Shared>, of: Partition, from: Offset) -> KafkaReader {
         let (held, held_bytes) = (VecDeque::new(), 0);
-        KafkaReader { shared, of, next: from, cursor: None, held, held_bytes, until: None, error: None }
+        KafkaReader { shared, of, next: from, cursor: None, held, held_bytes, until: None, at_end: false, error: None }
     }
 
     /// The offset behind what is held.
@@ -57,6 +64,7 @@ impl KafkaReader {
     }
 
     fn take(&mut self, event: Event) {
+        self.at_end = matches!(event, Event::End);
         match event {
             Event::Record(record) if record.offset < self.behind() => {} // read already
             Event::Record(record) => {
@@ -152,6 +160,16 @@ impl Reader for KafkaReader {
 
     fn seek(&mut self, at: Offset) {
         if at == self.next && self.error.is_none() {
+            return;
+        }
+        let known = self.shared.note(self.of, 0);
+        let near = self.next..=known.min(self.next.saturating_add(STEP));
+        if near.contains(&at) && self.cursor.is_some() && self.error.is_none() {
+            self.held.retain(|record| record.offset >= at);
+            self.held_bytes = self.held.iter().map(|record| record.payload.len()).sum();
+            self.next = at;
+            // What others of this process have seen is there; where the end was met, nothing need be waited for.
+            self.until = Some(if self.at_end { 0 } else { known });
             return;
         }
         // A new consumer is there sooner than one that waits at the broker comes back.

@@ -135,9 +135,20 @@ fn a_data_directory_is_audited_with_threads_and_nothing_in_it_changes() {
     drop(log);
     std::fs::write(path.join("store/.new/left"), "of a crash").unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let audit = |told: &mut u64| {
+        let audit = audit::run_data_dir(&path, Options::threads(2), |p| *told = p.seq.max(*told));
+        runtime.block_on(audit).unwrap()
+    };
     let mut told = 0;
-    let report = runtime.block_on(audit::run_data_dir(&path, Options::threads(2), |p| told = told.max(p.seq))).unwrap();
-    let report = clean(report);
+    let without = clean(audit(&mut told));
+    assert!(without.notes[0].contains("root.json is missing"), "{without}");
+    let first = std::fs::read(path.join("store/metadata/1.root.json")).unwrap();
+    std::fs::write(path.join("root.json"), [&first[..], b"\n"].concat()).unwrap();
+    let other = audit(&mut told);
+    let [finding] = &other.findings[..] else { panic!("{other}") };
+    assert!(finding.place.ends_with("root.json") && finding.expected.is_some() && finding.found.is_some(), "{other}");
+    std::fs::write(path.join("root.json"), first).unwrap();
+    let report = clean(audit(&mut told));
     assert_eq!(told, report.records);
     assert_eq!(audit::Report { seconds: 0.0, ..report }, audit::Report { seconds: 0.0, ..expected });
     assert!(path.join("store/.new/left").exists());
