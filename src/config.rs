@@ -337,11 +337,11 @@ mod tests {
         let kafka = Settings::parse(text).unwrap().kafka;
         let options = [("security.protocol", "SASL_SSL"), ("socket.timeout.ms", "5")];
         let options = BTreeMap::from(options.map(|(k, v)| (k.to_owned(), v.to_owned())));
-        assert_eq!((kafka.brokers.as_deref(), &kafka.options), (Some("b:1"), &Some(Options(options))));
-        let flags = Kafka { options: Some("socket.timeout.ms=7".parse().unwrap()), ..Kafka::default() };
-        let merged = flags.or(kafka).options.unwrap().0;
+        assert_eq!((kafka.brokers.as_deref(), &kafka.options), (Some("b:1"), &Options(options)));
+        let flags = Kafka { options: "socket.timeout.ms=7".parse().unwrap(), ..Kafka::default() };
+        let merged = flags.or(kafka).options.0;
         assert_eq!((merged.len(), merged["socket.timeout.ms"].as_str()), (2, "7"));
-        assert_eq!(Settings::parse("kafka.acks = []").unwrap_err().field.as_deref(), Some("toml"));
+        assert!(Settings::parse("kafka.acks = []").unwrap_err().message.contains("acks must be a string"));
         let roles = Settings::parse("roles = [\"fold\", \"http\"]").unwrap().roles();
         assert!(roles.has(Role::Fold) && !roles.has(Role::Intake) && Roles::default().has(Role::Intake));
         assert!(Settings::parse("roles = [\"folds\"]").is_err() && Settings::parse("roles = []").is_err());

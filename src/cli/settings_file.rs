@@ -32,7 +32,7 @@ pub fn of_kafka(kafka: &Kafka) -> String {
     if let Some(repo) = &kafka.repo {
         out.push_str(&format!("kafka.repo = {repo:?}\n"));
     }
-    for (name, value) in kafka.options.iter().flat_map(|o| &o.0) {
+    for (name, value) in &kafka.options.0 {
         match ["password", "secret", "key"].iter().any(|word| name.contains(word)) {
             true => out.push_str(&format!("# kafka.{name}: set it by the variable TUFLOG_KAFKA={name}=…\n")),
             false => out.push_str(&format!("kafka.{name} = {value:?}\n")),
@@ -86,9 +86,9 @@ mod tests {
             template().lines().map(|l| if is_key(l) { l[2..].to_owned() } else { l.to_owned() }).collect();
         let settings = Settings::parse(&active.join("\n")).unwrap();
         let written = serde_json::to_value(&settings).unwrap();
-        let settled = settings.kafka.options.is_some();
+        let settled = !settings.kafka.options.0.is_empty();
         let place = |k: &str| format!("/{}", k.replace('.', "/"));
         assert!(KEYS.iter().all(|k| *k == "kafka.*" && settled || written.pointer(&place(k)).is_some()), "{written}");
-        assert!(!template().contains('…') || template().matches('…').count() == 1);
+        assert!(!template().contains("= …"), "every key has a value");
     }
 }

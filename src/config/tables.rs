@@ -82,8 +82,9 @@ pub struct Kafka {
 
     /// Settings of librdkafka: NAME=VALUE, several with commas between; in the file each is a key of the table kafka
     #[arg(id = "kafka", long = "kafka", env = "TUFLOG_KAFKA", value_name = "SETTINGS")]
+    #[arg(default_value = "", hide_default_value = true)]
     #[serde(flatten)]
-    pub options: Option<Options>,
+    pub options: Options,
 }
 
 impl Kafka {
@@ -93,13 +94,13 @@ impl Kafka {
 
     /// These settings, with what they leave open taken from `fallback`.
     pub fn or(self, fallback: Kafka) -> Kafka {
-        let Options(mut options) = fallback.options.unwrap_or_default();
-        options.extend(self.options.unwrap_or_default().0);
+        let Options(mut options) = fallback.options;
+        options.extend(self.options.0);
         Kafka {
             brokers: self.brokers.or(fallback.brokers),
             repo: self.repo.or(fallback.repo),
             member: self.member.or(fallback.member),
-            options: Some(Options(options)).filter(|o| !o.0.is_empty()),
+            options: Options(options),
         }
     }
 }
@@ -195,6 +196,9 @@ impl FromStr for Options {
             Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
             _ => Err(format!("{pair:?} is not NAME=VALUE")),
         };
+        if text.trim().is_empty() {
+            return Ok(Options::default());
+        }
         text.split(',').map(pair).collect::<std::result::Result<_, _>>().map(Options)
     }
 }

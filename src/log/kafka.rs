@@ -85,13 +85,13 @@ impl KafkaSettings {
     /// What the configuration says; `None` when it names no brokers.
     pub fn of(settings: &config::Kafka) -> Result<Option<KafkaSettings>> {
         let Some(brokers) = &settings.brokers else {
-            if settings.repo.is_some() || settings.options.is_some() {
+            if settings.repo.is_some() || !settings.options.0.is_empty() {
                 return Err(Error::invalid("kafka.brokers", "is missing: there are other settings of Kafka"));
             }
             return Ok(None);
         };
         let repo = settings.repo.as_deref().unwrap_or(config::defaults::KAFKA_REPO);
-        let options = settings.options.clone().unwrap_or_default().0;
+        let options = settings.options.clone().0;
         Ok(Some(KafkaSettings { options, ..KafkaSettings::new(brokers.as_str(), repo) }))
     }
 
