@@ -203,10 +203,17 @@ async fn genesis(log: &dyn Log) -> Result<Follower> {
 /// Opens the fold of a partition, and with an empty disk fills its bin state first.
 pub async fn fold(parts: Parts, partition: PartitionId, source: Source) -> Result<Fold> {
     let (log, store) = (&*parts.log, &*parts.store);
-    let local = parts.state.position(partition)?.filter(|_| source == Source::Local);
-    if let Some(position) = local {
-        let state = state_at(log, store, position).await?;
-        let follower = Follower::new(log, state).await?;
+    if let Some(mark) = parts.state.mark(partition)?.filter(|_| source == Source::Local) {
+        let state = state_at(log, store, mark.next).await?;
+        let follower = match mark.last {
+            Some(last) => Follower::after(log, state, last).await.map_err(|e| {
+                e.context(
+                    "the bin state is of another ledger, or this one has lost records since: if the ledger is the \
+                     right one, remove DIR/state, it is rebuilt",
+                )
+            })?,
+            None => Follower::new(log, state).await?,
+        };
         return Fold::new(parts, partition, follower);
     }
     let end = log.end(Partition::Ledger).await?;
@@ -217,17 +224,21 @@ pub async fn fold(parts: Parts, partition: PartitionId, source: Source) -> Resul
     let Some(c) = checkpoint else {
         let follower = genesis(log).await?;
         parts.state.reset(partition)?;
-        parts.state.advance(partition, follower.state.next, false)?;
+        parts.state.advance(partition, &follower.mark(), false)?;
         return Fold::new(parts, partition, follower);
     };
     let state = state_at(log, store, c.seq + 1).await?;
-    load(&parts, partition, &state, &c).await?;
-    let follower = Follower::new(log, state).await?;
+    let Some(cut) = log.fetch(Partition::Ledger, c.seq).await? else {
+        return Err(Error::unavailable(format!("the Cut of checkpoint {} is not there now", c.n)));
+    };
+    let follower = Follower::after(log, state, (c.seq, sha256(&cut.payload))).await?;
+    load(&parts, partition, &follower, &c).await?;
     Fold::new(parts, partition, follower)
 }
 
 /// Fills a partition's bin state from the published bins of a checkpoint.
-async fn load(parts: &Parts, partition: PartitionId, state: &State, c: &Checkpoint) -> Result<()> {
+async fn load(parts: &Parts, partition: PartitionId, follower: &Follower, c: &Checkpoint) -> Result<()> {
+    let state = &follower.state;
     let layout = state.layout()?;
     let Some(root) = &state.cut_root else { return Err(Error::corrupt("a Checkpoint without a root")) };
     let snapshot = snapshot(&*parts.store, c.n, &c.snapshot, &root.root).await?;
@@ -255,5 +266,5 @@ async fn load(parts: &Parts, partition: PartitionId, state: &State, c: &Checkpoi
         };
         parts.pool.run(loaded).await.map_err(|e| e.context(&name))?;
     }
-    parts.state.advance(partition, c.seq + 1, false)
+    parts.state.advance(partition, &follower.mark(), false)
 }

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::fold::changes::Changes;
 use crate::fold::state::{self, Durability};
 use crate::ledger::Outcome;
+use crate::ledger::follower::Mark;
 use crate::ledger::record::Commit;
 use crate::log::{Offset, Partition};
 
@@ -169,7 +170,11 @@ impl Replay<'_> {
             let mut dirty = std::mem::take(&mut bins.dirty[usize::from(p)]);
             pool.run(move || {
                 let batches = &decoded[at].batches;
-                let applied = if batches.is_empty() { Ok(()) } else { state.apply(p, batches, next, &mut dirty) };
+                let applied = if batches.is_empty() {
+                    Ok(())
+                } else {
+                    state.apply(p, batches, &Mark { next, last: None }, &mut dirty)
+                };
                 applied.map(|()| dirty)
             })
         });

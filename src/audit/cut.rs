@@ -13,6 +13,7 @@ use super::report::{Finding, Value};
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
 use crate::error::{Error, Result};
 use crate::fold::state::{self, Passed};
+use crate::ledger::follower::Mark;
 use crate::ledger::record::{Checkpoint, ObjectRef, StateRef};
 use crate::ledger::report::{FoldReport, RenderedBin};
 use crate::ledger::state::OpenCut;
@@ -187,7 +188,7 @@ impl Replay<'_> {
                 }
             }
             let passed = Passed {
-                position: open.seq + 1,
+                mark: Mark { next: open.seq + 1, last: None },
                 clean: std::mem::take(&mut self.bins()?.dirty[p]),
                 published: std::mem::take(&mut published[p]),
                 report: None,

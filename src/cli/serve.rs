@@ -16,6 +16,7 @@ Examples:
   tuflog serve --data repo --listen 127.0.0.1:0 --targets /srv/targets
   tuflog serve --data repo --listen 0.0.0.0:8080 --auth-tokens-file /etc/tuflog/tokens
   tuflog serve --data repo --store-url s3://bucket/prefix --store-region eu-central-1
+  tuflog serve --data w2 --keys /etc/tuflog/keys --kafka-brokers kafka:9092 --store-url s3://bucket/repo --roles fold
   TUFLOG_LOG=tuflog=debug tuflog serve --data repo
 
 What it serves:
@@ -32,9 +33,10 @@ SIGHUP reads the tokens file again; one that cannot be taken changes nothing.";
 #[derive(Debug, Args)]
 #[command(long_about = "Serve a repository: take batches, publish checkpoints.
 
-One process does everything on the data directory that `tuflog init` made, and holds its lock; a second one is \
-refused. The address it answers at stands in DIR/http.addr while it runs. Roles are renewed before they expire for \
-as long as it runs.
+On a log in the data directory that `tuflog init` made, one process does everything and holds the directory's lock; \
+a second one is refused. On Kafka (kafka.brokers) any number share a repository, each with a directory of its own and \
+the --roles it is given. The address it answers at stands in DIR/http.addr while it runs. Everything that expires is \
+renewed before, for as long as one runs.
 
 A setting comes from its flag, else from its variable, else from the configuration file, else it has its default. \
 The file is DIR/tuflog.toml if that is there; relative paths in it are taken from its directory.")]

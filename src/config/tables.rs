@@ -82,7 +82,7 @@ pub struct Kafka {
 
     /// Settings of librdkafka: NAME=VALUE, several with commas between; in the file each is a key of the table kafka
     #[arg(id = "kafka", long = "kafka", env = "TUFLOG_KAFKA", value_name = "SETTINGS")]
-    #[arg(default_value = "", hide_default_value = true)]
+    #[arg(default_value = "", hide_default_value = true, hide_env_values = true)]
     #[serde(flatten)]
     pub options: Options,
 }
@@ -130,7 +130,7 @@ pub struct Store {
     pub allow_http: Option<bool>,
 
     /// More options of the S3 client, as the crate object_store names them: NAME=VALUE, several with commas between
-    #[arg(long = "store-options", env = "TUFLOG_STORE_OPTIONS", value_name = "OPTIONS")]
+    #[arg(long = "store-options", env = "TUFLOG_STORE_OPTIONS", value_name = "OPTIONS", hide_env_values = true)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<Options>,
 }

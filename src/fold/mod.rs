@@ -25,7 +25,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest};
 use crate::error::{Error, Result};
-use crate::ledger::follower::Entry;
+use crate::ledger::follower::{Entry, Mark};
 use crate::ledger::record::Commit;
 use crate::ledger::report::{FoldReport, RenderedBin};
 use crate::ledger::state::OpenCut;
@@ -181,7 +181,7 @@ impl Fold {
                 None => match self.follower.next().await {
                     Ok(Some(entry)) => entry,
                     Ok(None) => break,
-                    Err(e) if run.next == 0 => return Err(e),
+                    Err(e) if run.mark.next == 0 => return Err(e),
                     Err(_) => break, // what was read is written first
                 },
             };
@@ -195,7 +195,7 @@ impl Fold {
                         found => {
                             self.held = Some(entry);
                             match found {
-                                Err(e) if run.next == 0 => return Err(e),
+                                Err(e) if run.mark.next == 0 => return Err(e),
                                 _ => break,
                             }
                         }
@@ -212,10 +212,10 @@ impl Fold {
                 _ => {}
             }
             if self.held.is_none() {
-                run.next = self.follower.state.next;
+                run.mark = self.follower.mark();
             }
         }
-        if run.next > 0 {
+        if run.mark.next > 0 {
             self.run = Some(Arc::new(run));
         }
         Ok(())
@@ -233,21 +233,21 @@ impl Fold {
             let (written, dirty) = self
                 .parts
                 .pool
-                .run(move || (state.apply(partition, &work.batches, work.next, &mut dirty), dirty))
+                .run(move || (state.apply(partition, &work.batches, &work.mark, &mut dirty), dirty))
                 .await;
             self.dirty = dirty;
             written?;
-            self.stored = run.next;
+            self.stored = run.mark.next;
         }
-        if run.reported || run.next > self.stored + ADVANCE_RECORDS {
-            self.parts.state.advance(self.partition, run.next, run.reported)?;
-            self.stored = run.next;
+        if run.reported || run.mark.next > self.stored + ADVANCE_RECORDS {
+            self.parts.state.advance(self.partition, &run.mark, run.reported)?;
+            self.stored = run.mark.next;
         }
         if run.reported {
             self.report = None;
         }
         self.published = run.published.or(self.published);
-        self.position = run.next;
+        self.position = run.mark.next;
         self.run = None;
         Ok(true)
     }
@@ -286,7 +286,7 @@ impl Fold {
         let (Some(entry), Some(cut)) = (&self.held, &self.follower.state.open) else { return Ok(()) };
         let (seq, cut) = (entry.seq, cut.clone());
         let done = self.scout.last_checkpoint(seq).await?;
-        let mut passed = Passed { position: seq + 1, ..Passed::default() };
+        let mut passed = Passed { mark: self.follower.mark(), ..Passed::default() };
         if done >= cut.n {
             // Settled at every cut, not once at the last of several: whoever starts again in between may not be able to
             // read as far ahead, and render the next one.
@@ -319,7 +319,7 @@ impl Fold {
             self.settle(&passed)?;
             self.report = passed.report.as_ref().map(Outgoing::new);
         }
-        (self.position, self.stored, self.held) = (passed.position, passed.position, None);
+        (self.position, self.stored, self.held) = (passed.mark.next, passed.mark.next, None);
         Ok(())
     }
 
@@ -363,8 +363,8 @@ impl Fold {
 struct Run {
     batches: Vec<BatchChanges>,
     changes: usize,
-    /// One past the last entry of the run; 0 while it has none.
-    next: Offset,
+    /// The place after the last entry of the run; at 0 while it has none.
+    mark: Mark,
     /// The Checkpoint of the report was read.
     reported: bool,
     /// The last Checkpoint of the run, with the partition's offset in it.

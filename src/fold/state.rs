@@ -4,7 +4,7 @@
 //! so that they also fall back together when the machine loses power.
 //!
 //! ```text
-//!   m partition               → position: the seq of the next ledger record
+//!   m partition               → position: the seq of the next ledger record; seq and SHA-256 of the one before
 //!   t bin path                → seq that wrote it (8 bytes) + canonical JSON fragment of the target
 //!   d bin                     → (mark) changed since the last cut
 //!   p bin                     → SHA-256 of the content published last; absent for an empty bin
@@ -26,6 +26,7 @@ use rocksdb::{DB, DBCompressionType, Options, ReadOptions, WriteBatch, WriteOpti
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
 use crate::change::Change;
 use crate::error::{Error, Result};
+use crate::ledger::follower::Mark;
 use crate::ledger::report::{Absent, FoldReport};
 use crate::log::Offset;
 
@@ -55,8 +56,8 @@ pub struct BatchChanges {
 /// What a cut leaves behind.
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// The seq after the Cut.
-    pub position: Offset,
+    /// The place after the Cut.
+    pub mark: Mark,
     /// The dirty marks to clear.
     pub clean: BTreeSet<Bin>,
     /// The content digests of the bins as they are published now.
@@ -100,6 +101,15 @@ fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 fn meta_key(partition: PartitionId) -> Vec<u8> {
     key(b'm', &[&partition.to_be_bytes()])
+}
+
+fn meta_value(mark: &Mark) -> Vec<u8> {
+    let mut value = mark.next.to_be_bytes().to_vec();
+    if let Some((seq, digest)) = &mark.last {
+        value.extend_from_slice(&seq.to_be_bytes());
+        value.extend_from_slice(digest);
+    }
+    value
 }
 
 fn report_key(partition: PartitionId) -> Vec<u8> {
@@ -207,9 +217,16 @@ impl State {
 
     /// The seq of the next ledger record of a partition; `None` when nothing is known of it.
     pub fn position(&self, partition: PartitionId) -> Result<Option<Offset>> {
+        Ok(self.mark(partition)?.map(|mark| mark.next))
+    }
+
+    /// The same with the ledger record before it.
+    pub fn mark(&self, partition: PartitionId) -> Result<Option<Mark>> {
         let Some(bytes) = self.get(&meta_key(partition))? else { return Ok(None) };
-        let bytes = bytes.try_into().map_err(|_| Error::corrupt("bin state: a position is not 8 bytes"))?;
-        Ok(Some(Offset::from_be_bytes(bytes)))
+        let number = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(Offset::from_be_bytes);
+        let next = number(0).ok_or_else(|| Error::corrupt("bin state: a position is not 8 bytes"))?;
+        let digest = bytes.get(16..).and_then(|d| d.try_into().ok());
+        Ok(Some(Mark { next, last: number(8).zip(digest) }))
     }
 
     /// The bins of a partition that changed since the last cut.
@@ -261,7 +278,7 @@ impl State {
         &self,
         partition: PartitionId,
         batches: &[BatchChanges],
-        position: Offset,
+        mark: &Mark,
         dirty: &mut BTreeSet<Bin>,
     ) -> Result<()> {
         let mut write = WriteBatch::default();
@@ -310,7 +327,7 @@ impl State {
             }
         }
         marked.iter().for_each(|bin| write.put(bin_key(b'd', *bin), b""));
-        write.put(meta_key(partition), position.to_be_bytes());
+        write.put(meta_key(partition), meta_value(mark));
         self.write(write).inspect_err(|_| dirty.retain(|bin| !marked.contains(bin)))
     }
 
@@ -327,17 +344,17 @@ impl State {
             let end = (u32::from(partition) + 1).to_be_bytes();
             write.delete_range(key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]));
         }
-        write.put(meta_key(partition), passed.position.to_be_bytes());
+        write.put(meta_key(partition), meta_value(&passed.mark));
         self.write(write)
     }
 
     /// Moves the position over records that have nothing for the partition; forgets the report if `reported`.
-    pub fn advance(&self, partition: PartitionId, position: Offset, reported: bool) -> Result<()> {
+    pub fn advance(&self, partition: PartitionId, mark: &Mark, reported: bool) -> Result<()> {
         let mut write = WriteBatch::default();
         if reported {
             write.delete(report_key(partition));
         }
-        write.put(meta_key(partition), position.to_be_bytes());
+        write.put(meta_key(partition), meta_value(mark));
         self.write(write)
     }
 

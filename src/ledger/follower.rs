@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::record::Record;
 use super::state::{Event, State};
+use crate::bins::{Sha256Digest, sha256};
 use crate::error::{Error, Result};
 use crate::log::{self, Log, Offset, Partition};
 
@@ -24,10 +25,20 @@ pub struct Entry {
     pub event: Event,
 }
 
+/// A place in the ledger, with what tells this ledger from another: the last record read before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The seq of the next record.
+    pub next: Offset,
+    /// The seq of the last record before it and the SHA-256 of its bytes, where it is known.
+    pub last: Option<(Offset, Sha256Digest)>,
+}
+
 /// See the module.
 pub struct Follower {
     /// The state after the last entry.
     pub state: State,
+    last: Option<(Offset, Sha256Digest)>,
     reader: Box<dyn log::Reader>,
     buffer: VecDeque<log::Record>,
 }
@@ -41,7 +52,23 @@ impl Follower {
             return Err(Error::corrupt(what));
         }
         let reader = log.reader(Partition::Ledger, state.next);
-        Ok(Follower { state, reader, buffer: VecDeque::new() })
+        Ok(Follower { state, last: None, reader, buffer: VecDeque::new() })
+    }
+
+    /// Goes on where `state` stands, which is after the record `last`: the ledger must hold that very record.
+    pub async fn after(log: &dyn Log, state: State, last: (Offset, Sha256Digest)) -> Result<Follower> {
+        let follower = Follower::new(log, state).await?;
+        let (seq, digest) = last;
+        match log.fetch(Partition::Ledger, seq).await? {
+            Some(r) if sha256(&r.payload) == digest => Ok(Follower { last: Some(last), ..follower }),
+            Some(_) => Err(Error::corrupt(format!("record {seq} of the ledger is not the one that was read before"))),
+            None => Err(Error::unavailable(format!("record {seq} of the ledger is not there now"))),
+        }
+    }
+
+    /// Where it stands.
+    pub fn mark(&self) -> Mark {
+        Mark { next: self.state.next, last: self.last }
     }
 
     /// The next record as it stands, not yet taken into the state; `None` when there is none now.
@@ -61,6 +88,7 @@ impl Follower {
         let at = |e: Error| e.context(format!("ledger seq {seq}"));
         let record = Record::decode(&payload).map_err(at)?;
         let event = self.state.apply(seq, &record).map_err(at)?;
+        self.last = Some((seq, sha256(&payload)));
         Ok(Some(Entry { seq, time, record, event }))
     }
 

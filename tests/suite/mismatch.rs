@@ -157,6 +157,29 @@ fn a_damaged_bin_state_may_be_removed() {
 }
 
 #[test]
+fn a_bin_state_of_another_history_is_refused() {
+    let pair = Pair::new();
+    // From the same beginning another history, as long: no position tells them apart.
+    let branch = pair.dir.path().join("branch");
+    copy(&pair.older(), &branch);
+    let node = Server::start(&branch, &[]);
+    let (url, hash) = (node.url(), "cd".repeat(32));
+    for name in ["two", "three"] {
+        server::run(&["add", name, "--length", "2", "--sha256", &hash, "--wait", "published", "--server", &url]);
+    }
+    node.stop();
+    for part in ["log", "store"] {
+        pair.swap(&branch, part);
+    }
+    pair.refused(4, &["bin state is of another ledger", "remove DIR/state"]);
+    fs::remove_dir_all(pair.data().join("state")).unwrap();
+    Server::start(&pair.data(), &[]).stop();
+    let published = server::published(&pair.data().join("store"));
+    assert_eq!(published, [("one".to_owned(), 1), ("three".to_owned(), 2), ("two".to_owned(), 2)].into());
+    server::run(&["audit", "--data", pair.data().to_str().unwrap()]);
+}
+
+#[test]
 fn keys_of_another_repository_are_refused_at_the_start() {
     let pair = Pair::new();
     let other = pair.dir.path().join("other");
