@@ -228,10 +228,7 @@ pub async fn fold(parts: Parts, partition: PartitionId, source: Source) -> Resul
         return Fold::new(parts, partition, follower);
     };
     let state = state_at(log, store, c.seq + 1).await?;
-    let Some(cut) = log.fetch(Partition::Ledger, c.seq).await? else {
-        return Err(Error::unavailable(format!("the Cut of checkpoint {} is not there now", c.n)));
-    };
-    let follower = Follower::after(log, state, (c.seq, sha256(&cut.payload))).await?;
+    let follower = Follower::new(log, state).await?;
     load(&parts, partition, &follower, &c).await?;
     Fold::new(parts, partition, follower)
 }

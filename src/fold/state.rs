@@ -4,7 +4,7 @@
 //! so that they also fall back together when the machine loses power.
 //!
 //! ```text
-//!   m partition               → position: the seq of the next ledger record; seq and SHA-256 of the one before
+//!   m partition               → position: the seq of the next ledger record; seq and SHA-256 of one before
 //!   t bin path                → seq that wrote it (8 bytes) + canonical JSON fragment of the target
 //!   d bin                     → (mark) changed since the last cut
 //!   p bin                     → SHA-256 of the content published last; absent for an empty bin

@@ -30,7 +30,8 @@ pub struct Entry {
 pub struct Mark {
     /// The seq of the next record.
     pub next: Offset,
-    /// The seq of the last record before it and the SHA-256 of its bytes, where it is known.
+    /// The seq of the last record before it that other histories do not have (a Cut or a Renew is a number and a time)
+    /// and the SHA-256 of its bytes, where it is known.
     pub last: Option<(Offset, Sha256Digest)>,
 }
 
@@ -55,7 +56,7 @@ impl Follower {
         Ok(Follower { state, last: None, reader, buffer: VecDeque::new() })
     }
 
-    /// Goes on where `state` stands, which is after the record `last`: the ledger must hold that very record.
+    /// Goes on where `state` stands, somewhere after the record `last`: the ledger must hold that very record.
     pub async fn after(log: &dyn Log, state: State, last: (Offset, Sha256Digest)) -> Result<Follower> {
         let follower = Follower::new(log, state).await?;
         let (seq, digest) = last;
@@ -88,7 +89,9 @@ impl Follower {
         let at = |e: Error| e.context(format!("ledger seq {seq}"));
         let record = Record::decode(&payload).map_err(at)?;
         let event = self.state.apply(seq, &record).map_err(at)?;
-        self.last = Some((seq, sha256(&payload)));
+        if !matches!(record, Record::Cut(_) | Record::Renew(_)) {
+            self.last = Some((seq, sha256(&payload)));
+        }
         Ok(Some(Entry { seq, time, record, event }))
     }
 
