@@ -9,7 +9,7 @@ command -v cargo >/dev/null || {
 }
 
 echo "setup: C++ compiler and libclang (RocksDB), OpenSSL's headers (Kafka client), Python and curl (tests, demo)"
-tests/apt.sh gcc g++ make libc6-dev libclang-dev libssl-dev pkg-config python3 python3-venv curl ca-certificates
+tests/apt.sh gcc g++ make procps libc6-dev libclang-dev libssl-dev pkg-config python3 python3-venv curl ca-certificates
 
 # The demo and one test import this machine's own Debian index; a container image comes without it.
 if command -v apt-get >/dev/null && ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
