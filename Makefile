@@ -6,7 +6,7 @@
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
-setup: ## install what is missing: compilers for RocksDB, the TUF clients and the S3 server of the tests
+setup: ## install what is missing: compilers, and the TUF clients, Kafka and S3 server of the tests
 	@tests/setup.sh
 
 build: setup ## build the binary, debug/tuflog in the target directory

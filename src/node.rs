@@ -79,7 +79,7 @@ impl Node {
             true => key_file::load_online(&key_dir)?,
             false => KeyRing::default(),
         };
-        let (keys, shared) = (Arc::new(keys), membership.is_some() || settings.kafka.brokers.is_some());
+        let keys = Arc::new(keys);
         let start = match recover::start(&*log, &*store).await {
             Err(e) if e.kind == Kind::Invalid && recover::pointer(&*store).await?.is_some() => {
                 let what = "the log is empty and the store is not: is the log's volume there?";
@@ -111,7 +111,7 @@ impl Node {
             health: health.clone(),
             roles: roles.clone(),
             membership,
-            patience_ms: match shared {
+            patience_ms: match settings.kafka.brokers.is_some() {
                 // No two wait equally long, so that mostly one of them acts.
                 true => jittered(settings.patience_ms.unwrap_or(defaults::PATIENCE_MS)),
                 false => 0,

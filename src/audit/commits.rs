@@ -60,10 +60,12 @@ impl Scratch {
         }
         loop {
             let dir = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(&within)?;
-            let locked = lock(dir.path());
-            if dir.path().exists() {
-                return Ok(Scratch { dir, _lock: locked? });
-            } // else one that started at the same time took it for left behind
+            match lock(dir.path()) {
+                Ok(lock) if dir.path().exists() => return Ok(Scratch { dir, _lock: lock }),
+                Ok(_) => {} // one that started at the same time took it for left behind
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {} // or is about to
+                Err(e) => return Err(e),
+            }
         }
     }
 }
@@ -119,12 +121,13 @@ impl Replay<'_> {
         let mut found = Vec::new();
         for named in commit.segments.iter().filter(|s| touched.contains(&s.partition)) {
             let log = self.log.clone();
-            let place = Partition::Changes(named.partition);
-            let found_here = match self.bins()?.changes[usize::from(named.partition)].at(&*log, named.offset).await? {
-                None => log.fetch(place, named.offset).await?.map(|r| r.payload),
-                some => some,
-            };
-            match found_here {
+            let mut payload = self.bins()?.changes[usize::from(named.partition)].at(&*log, named.offset).await?;
+            if payload.is_none() {
+                // The reader may not have come to it; what the log does not give by its offset either is not there.
+                let record = log.fetch(Partition::Changes(named.partition), named.offset).await?;
+                payload = record.map(|r| r.payload);
+            }
+            match payload {
                 Some(bytes) => {
                     self.run_bytes += bytes.len();
                     found.push((named.clone(), bytes));

@@ -38,7 +38,8 @@ use entries::Entries;
 const READ_BYTES: usize = 1 << 20;
 /// A clock that is this far behind the log's own is not believed, in seconds.
 const MAX_CLOCK_LAG_S: u64 = 300;
-/// How often the pointer is looked at while another is about to move it, in milliseconds.
+/// How soon the pointer is looked at again while another is about to move it, in milliseconds; the longer it has been
+/// behind, the later.
 const POINTER_POLL_MS: u64 = 10;
 /// Renewals alone do not make a cut before this share of the renewal period has passed since the last one.
 const RENEWAL_SHARE: u64 = 64;
@@ -184,7 +185,7 @@ impl Compactor {
         let ticks = self.parts.clock.ticks_ms();
         let pace = self.last_cut_ticks.map(|t| (t + self.min_cut_interval_ms()).saturating_sub(ticks));
         let patience = self.waiting_since.map(|t| (t + self.parts.patience_ms).saturating_sub(ticks));
-        let pointer = self.pointer_since.map(|_| POINTER_POLL_MS);
+        let pointer = self.pointer_since.map(|t| POINTER_POLL_MS.max(ticks.saturating_sub(t) / 8));
         [pace, patience, pointer].into_iter().flatten().filter(|ms| *ms > 0).min().unwrap_or(IDLE_MS).min(IDLE_MS)
     }
 

@@ -14,7 +14,8 @@ use super::{batches, files, metadata, metrics, published};
     ),
     paths(
         batches::post, batches::get,
-        published::target, published::route, published::checkpoints, published::checkpoint, published::status, published::lag,
+        published::target, published::route, published::checkpoints, published::checkpoint, published::status,
+        published::lag,
         published::healthz, published::readyz, metrics::get,
         metadata::get, files::get,
     ),

@@ -2,7 +2,8 @@
 //!
 //! Answers go out at once (`TCP_NODELAY`; without it a POST was seen to take 48 ms longer). A client that sends its
 //! request's head or body too slowly, or does not take its answer, is cut off, and only so many connections are open
-//! that they take neither the node's memory nor the files that log and state need. On shutdown no new ones are taken, and requests that are under way are answered.
+//! that they take neither the node's memory nor the files that log and state need. On shutdown no new ones are taken,
+//! and requests that are under way are answered.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Progress;
@@ -30,14 +30,14 @@ impl Folds {
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let mut owned = self.membership.as_ref().map(|m| m.owned());
         let mut tasks = JoinSet::new();
-        let mut running: BTreeMap<PartitionId, (CancellationToken, AbortHandle)> = BTreeMap::new();
+        let mut running: BTreeMap<PartitionId, CancellationToken> = BTreeMap::new();
         loop {
             let want: BTreeSet<PartitionId> = match &mut owned {
                 Some(owned) => owned.borrow_and_update().clone()?,
                 None => (0..self.partitions).collect(),
             };
-            for (partition, (end, task)) in &running {
-                if !want.contains(partition) && !task.is_finished() && !end.is_cancelled() {
+            for (partition, end) in &running {
+                if !want.contains(partition) && !end.is_cancelled() {
                     tracing::info!(partition, "folds it no more: another worker does");
                     end.cancel();
                 }
@@ -59,8 +59,8 @@ impl Folds {
                     told: 0,
                 });
                 let (told_to_end, health) = (end.clone(), self.health.clone());
-                let task = tasks.spawn(async move { (partition, drive(room, told_to_end, health).await) });
-                running.insert(partition, (end, task));
+                tasks.spawn(async move { (partition, drive(room, told_to_end, health).await) });
+                running.insert(partition, end);
             }
             let changed = async {
                 let waited = match &mut owned {
@@ -74,22 +74,24 @@ impl Folds {
             tokio::select! {
                 () = changed => {}
                 Some(ended) = tasks.join_next() => {
-                    let (partition, ended) = ended.map_err(|_| Error::corrupt("a fold panicked: see the log above"))?;
+                    let partition = result(ended)?;
                     running.remove(&partition);
                     self.progress.fold_ended(partition);
-                    ended.map_err(|e| e.context(format!("fold {partition}")))?;
-                    if stop.is_cancelled() && running.is_empty() {
-                        return Ok(());
+                }
+                () = stop.cancelled() => {
+                    while let Some(ended) = tasks.join_next().await {
+                        result(ended)?;
                     }
+                    return Ok(());
                 }
-                () = stop.cancelled(), if running.is_empty() => return Ok(()),
-            }
-            if stop.is_cancelled() {
-                while let Some(ended) = tasks.join_next().await {
-                    ended.map_err(|_| Error::corrupt("a fold panicked: see the log above"))?.1?;
-                }
-                return Ok(());
             }
         }
     }
+}
+
+/// The partition whose fold has ended, or what it met.
+fn result(ended: std::result::Result<(PartitionId, Result<()>), JoinError>) -> Result<PartitionId> {
+    let (partition, ended) = ended.map_err(|_| Error::corrupt("a fold panicked: see the log above"))?;
+    ended.map_err(|e| e.context(format!("fold {partition}")))?;
+    Ok(partition)
 }

@@ -8,10 +8,10 @@ impl Query {
     /// Each partition's end in the log against its end in the newest published checkpoint.
     pub async fn lag(&self) -> Result<LagAnswer> {
         let layout = self.layout().await?;
-        let published = self.published().await?;
-        let ends = match published.n {
+        let checkpoint = self.timestamp().await?.map_or(0, |t| t.snapshot.version);
+        let ends = match checkpoint {
             0 => vec![0; usize::from(layout.partitions())],
-            n => self.find_checkpoint(n).await?.map(|c| c.ends).unwrap_or_default(),
+            n => self.published_checkpoint(n).await?.ends,
         };
         let mut partitions = Vec::with_capacity(ends.len());
         for (partition, published) in (0..).zip(ends) {
@@ -19,6 +19,6 @@ impl Query {
             partitions.push(PartitionLag { partition, published, end, lag: end.saturating_sub(published) });
         }
         let lag = partitions.iter().map(|p| p.lag).sum();
-        Ok(LagAnswer { checkpoint: published.n, lag, partitions })
+        Ok(LagAnswer { checkpoint, lag, partitions })
     }
 }

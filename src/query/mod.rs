@@ -27,6 +27,7 @@ pub use answers::*;
 use crate::bins::Layout;
 use crate::compact::Published;
 use crate::error::{Error, Result};
+use crate::ledger::record::Checkpoint;
 use crate::ledger::{Record, State};
 use crate::log::{Log, Offset, Partition};
 use crate::pool::Pool;
@@ -87,12 +88,13 @@ impl Query {
     pub async fn published(&self) -> Result<Published> {
         let Some(t) = self.timestamp().await? else { return Ok(Published::default()) };
         let n = t.snapshot.version;
-        match self.find_checkpoint(n).await? {
-            Some(c) => Ok(Published { version: t.version, n, seq: c.seq }),
-            None => {
-                Err(Error::corrupt(format!("timestamp.json leads to snapshot {n}, the ledger has no Checkpoint {n}")))
-            }
-        }
+        Ok(Published { version: t.version, n, seq: self.published_checkpoint(n).await?.seq })
+    }
+
+    /// The Checkpoint that timestamp.json leads to.
+    async fn published_checkpoint(&self, n: u64) -> Result<Checkpoint> {
+        let missing = || format!("timestamp.json leads to snapshot {n}, the ledger has no Checkpoint {n}");
+        self.find_checkpoint(n).await?.ok_or_else(|| Error::corrupt(missing()))
     }
 
     /// The end of the ledger now: one past its newest record.

@@ -47,8 +47,12 @@ impl Settings {
 
     /// The bucket, and what stands before every name.
     fn place(&self) -> Result<(&str, String)> {
-        let bad =
-            || Error::invalid("store.url", format!("must be s3://BUCKET or s3://BUCKET/PREFIX, not {:?}", self.url));
+        let bad = || {
+            Error::invalid(
+                "store.url",
+                format!("must be s3://BUCKET, s3://BUCKET/PREFIX or file:///DIR, not {:?}", self.url),
+            )
+        };
         let rest = self.url.strip_prefix("s3://").ok_or_else(bad)?.trim_end_matches('/');
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if !is_part(bucket) {
