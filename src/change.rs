@@ -27,6 +27,8 @@ const TOO_MANY_CHANGES: &str = "too many: the limit is 100000 changes; split the
 pub const MAX_BATCH_BYTES: usize = 32 << 20;
 /// The longest batch id, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
+/// What the ids begin with that no producer chooses: those of inbox records without one.
+pub const INBOX_PREFIX: &str = "inbox:";
 /// The longest path, in bytes.
 pub const MAX_PATH_BYTES: usize = 1_024;
 /// The largest `custom`, in bytes of its canonical form.

@@ -7,6 +7,7 @@
 //! # The path of a change
 //!
 //! ```text
+//!  producer ─► topic inbox ────┐
 //!  producer ─► cli, http ─► intake ─┬─ segments ─► topic changes (P partitions) ─┐
 //!                                   └─ Commit ───► topic ledger (1)  ◄───────────┼──── Cut, Checkpoint, Renew
 //!                                                      │                         │              │
@@ -77,8 +78,11 @@ pub mod query;
 
 pub mod http;
 
+pub mod client;
+
 pub mod node;
 
 pub mod cli;
 
+pub use client::Client;
 pub use error::{Error, Result};

@@ -27,7 +27,7 @@ use crate::http::{self, App, Cause, Health, Tokens};
 use crate::ledger::State;
 use crate::log::embedded::EmbeddedLog;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
-use crate::log::{Log, Membership};
+use crate::log::{Inbox, Log, Membership};
 use crate::pool::Pool;
 use crate::query::Query;
 use crate::recover;
@@ -70,7 +70,8 @@ impl Node {
         health.set(Cause::Unpublished, "there is no checkpoint yet");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let roles = settings.roles();
-        let (log, membership) = open_log(&dir, settings, clock.clone()).await?;
+        let Opened { log, membership, inbox } = open_log(&dir, settings, clock.clone()).await?;
+        let extra_hashes: Arc<[String]> = settings.extra_hashes.clone().unwrap_or_default().into();
         let store = store::open(&settings.store, &dir.store()).await?;
         let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.clone()));
         let signs = roles.has(Role::Fold) || roles.has(Role::Compact);
@@ -111,6 +112,8 @@ impl Node {
             health: health.clone(),
             roles: roles.clone(),
             membership,
+            inbox,
+            extra_hashes: extra_hashes.clone(),
             patience_ms: match settings.kafka.brokers.is_some() {
                 // No two wait equally long, so that mostly one of them acts.
                 true => jittered(settings.patience_ms.unwrap_or(defaults::PATIENCE_MS)),
@@ -131,7 +134,7 @@ impl Node {
             health: health.clone(),
             metrics,
             options: http::Options {
-                extra_hashes: settings.extra_hashes.clone().unwrap_or_default().into(),
+                extra_hashes,
                 targets: settings.targets.clone(),
                 tokens: tokens.as_ref().map(|(_, tokens)| tokens.clone()),
                 takes_batches: roles.has(Role::Intake),
@@ -237,29 +240,28 @@ pub async fn run(data: PathBuf, settings: Settings) -> Result<()> {
     }
 }
 
-/// The log that the settings name; on Kafka a worker that folds joins the others.
-async fn open_log(
-    dir: &DataDir,
-    settings: &Settings,
-    clock: Arc<dyn Clock>,
-) -> Result<(Arc<dyn Log>, Option<Arc<dyn Membership>>)> {
+/// A log, and this process's places in its groups.
+struct Opened {
+    log: Arc<dyn Log>,
+    membership: Option<Arc<dyn Membership>>,
+    inbox: Option<Arc<dyn Inbox>>,
+}
+
+/// The log that the settings name; on Kafka a process that folds joins the others, and one that takes in the inbox.
+async fn open_log(dir: &DataDir, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Opened> {
     let Some(kafka) = KafkaSettings::of(&settings.kafka)? else {
         if settings.roles() != Roles::default() {
             let rule = "a log in a directory has one process, which does everything; several share a log on Kafka \
                         (kafka.brokers)";
             return Err(Error::invalid("roles", rule));
         }
-        return Ok((EmbeddedLog::open(&dir.log(), clock)?, None));
+        return Ok(Opened { log: EmbeddedLog::open(&dir.log(), clock)?, membership: None, inbox: None });
     };
-    let log = Arc::new(KafkaLog::open(&kafka).await?);
-    let membership: Option<Arc<dyn Membership>> = match settings.roles().has(Role::Fold) {
-        true => {
-            let member = settings.kafka.member.clone().map_or_else(|| dir.member(), Ok)?;
-            Some(log.join(&member)?)
-        }
-        false => None,
-    };
-    Ok((log, membership))
+    let (log, roles) = (Arc::new(KafkaLog::open(&kafka).await?), settings.roles());
+    let member = || settings.kafka.member.clone().map_or_else(|| dir.member(), Ok);
+    let membership = if roles.has(Role::Fold) { Some(log.join(&member()?)?) } else { None };
+    let inbox = if roles.has(Role::Intake) { Some(log.inbox(&member()?)?) } else { None };
+    Ok(Opened { log, membership, inbox })
 }
 
 fn jittered(ms: u64) -> u64 {

@@ -108,7 +108,7 @@ impl Replay<'_> {
         for outcome in &outcomes {
             *match outcome {
                 Outcome::Valid => &mut self.report.batches_valid,
-                Outcome::Duplicate { .. } => &mut self.report.batches_duplicate,
+                Outcome::Duplicate { .. } | Outcome::Repeated => &mut self.report.batches_duplicate,
                 Outcome::Conflict { .. } => &mut self.report.batches_conflict,
                 Outcome::Void => &mut self.report.batches_void,
             } += 1;

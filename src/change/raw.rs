@@ -11,15 +11,17 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Batch, Change, HASHES, MAX_BATCH_CHANGES, MAX_CUSTOM_BYTES, MAX_CUSTOM_DEPTH, TOO_MANY_CHANGES};
+use super::{
+    Batch, Change, HASHES, INBOX_PREFIX, MAX_BATCH_CHANGES, MAX_CUSTOM_BYTES, MAX_CUSTOM_DEPTH, TOO_MANY_CHANGES,
+};
 use crate::error::{Error, Result};
 
 /// `POST /v1/batches`: an ordered list of changes, all or nothing.
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest {
-    /// The batch's id, chosen by its producer: `[A-Za-z0-9._:-]{1,128}`. Sent again with the same changes it is the
-    /// same batch. Random when absent.
+    /// The batch's id, chosen by its producer: `[A-Za-z0-9._:-]{1,128}`, not beginning with `inbox:`. Sent again with
+    /// the same changes it is the same batch. When absent it is random, or in the inbox `inbox:PARTITION:OFFSET`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// A ledger position that an earlier answer returned: makes a retry safe however late it arrives.
@@ -73,6 +75,10 @@ impl BatchRequest {
         let mut changes = Vec::with_capacity(self.changes.len());
         for (i, change) in self.changes.into_iter().enumerate() {
             changes.push(change.validate(extra_hashes).map_err(|e| e.within(&format!("changes[{i}]")))?);
+        }
+        if self.id.as_ref().is_some_and(|id| id.starts_with(INBOX_PREFIX)) {
+            let rule = format!("must not begin with {INBOX_PREFIX}, which is for records of the inbox that have no id");
+            return Err(Error::invalid("id", rule));
         }
         Batch::new(self.id.unwrap_or_else(id), self.basis, changes)
     }

@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::{Client, ServerArgs};
-use super::failure::{Code, Failure, Outcome};
+use super::failure::Outcome;
 use super::opened::{self, Opened};
 use super::output;
+use crate::client;
 use crate::pool::Pool;
 use crate::query::Query;
 
@@ -50,7 +51,7 @@ pub struct Data {
 impl AskArgs {
     /// Opens the one or the other. `--data` wins over TUFLOG_SERVER.
     pub async fn open(&self) -> Outcome<Asked> {
-        let Some(path) = &self.data else { return Ok(Asked::Server(Client::new(&self.server)?)) };
+        let Some(path) = &self.data else { return Ok(Asked::Server(self.server.client()?)) };
         let opened = opened::open(path).await?;
         let query = Query::new(opened.log.clone(), opened.store.clone(), Pool::Inline);
         Ok(Asked::Data(Data { query, _opened: opened }))
@@ -64,8 +65,5 @@ impl AskArgs {
 
 /// Reads an answer of the API.
 pub fn read<T: DeserializeOwned>(value: Value) -> Outcome<T> {
-    serde_json::from_value(value).map_err(|e| {
-        Failure::new(Code::Failed, format!("the server's answer cannot be read: {e}"))
-            .hint("is the server of another version than this program (tuflog --version)?")
-    })
+    serde_json::from_value(value).map_err(|e| client::Failure::Unreadable(e.to_string()).into())
 }

@@ -61,14 +61,6 @@ impl Failure {
         self
     }
 
-    /// What happened, for the log.
-    pub fn message(&self) -> &str {
-        match self {
-            Failure::Said { message, .. } => message,
-            Failure::Quiet(_) | Failure::OutputClosed => "",
-        }
-    }
-
     /// Writes it to stderr, and gives the exit code.
     pub fn report(self) -> ExitCode {
         match self {

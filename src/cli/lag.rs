@@ -5,7 +5,7 @@ use clap::Args;
 use super::ask::{self, AskArgs, Asked};
 use super::failure::Outcome;
 use super::output::{count, line, table};
-use crate::query::{LagAnswer, PartitionLag};
+use crate::query::{InboxLag, LagAnswer, PartitionLag};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,7 +17,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(
     long_about = "Show how far what is published is behind the log, for each partition: the end of its segments, \
-and how far the newest published checkpoint goes. On Kafka these are the offsets of the consumer group REPO.folds.
+and how far the newest published checkpoint goes. On Kafka these are the offsets of the consumer group REPO.folds,
+and the inbox is shown too, by those of the group REPO.inbox.
 
 A segment that no Commit names (an intake died in between) counts until the next one behind it is published."
 )]
@@ -37,6 +38,12 @@ pub async fn run(args: LagArgs) -> Outcome {
         let row = |p: &PartitionLag| vec![p.partition.to_string(), count(p.published), count(p.end), count(p.lag)];
         line(format!("checkpoint {}, {} records behind", count(a.checkpoint), count(a.lag)))?;
         line("")?;
-        table(&["PARTITION", "PUBLISHED", "END", "LAG"], &[0, 1, 2, 3], a.partitions.iter().map(row).collect())
+        table(&["PARTITION", "PUBLISHED", "END", "LAG"], &[0, 1, 2, 3], a.partitions.iter().map(row).collect())?;
+        if a.inbox.is_empty() {
+            return Ok(());
+        }
+        let row = |p: &InboxLag| vec![p.partition.to_string(), count(p.decided), count(p.end), count(p.lag)];
+        line("")?;
+        table(&["INBOX", "DECIDED", "END", "LAG"], &[0, 1, 2, 3], a.inbox.iter().map(row).collect())
     })
 }

@@ -8,10 +8,8 @@ use super::client::{Client, ServerArgs};
 use super::failure::{Code, Failure, Outcome};
 use super::output;
 use crate::change::{self, BatchRequest, ChangeRequest};
+use crate::client;
 use crate::query::{BatchAnswer, BatchState};
-
-/// The shortest and the longest pause between two looks at a batch, in milliseconds.
-const LOOK_MS: (u64, u64) = (25, 1_000);
 
 /// When a write is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,12 +20,11 @@ pub enum Wait {
     Published,
 }
 
-impl Wait {
-    /// As the API has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Wait::Committed => "committed",
-            Wait::Published => "published",
+impl From<Wait> for client::Wait {
+    fn from(wait: Wait) -> client::Wait {
+        match wait {
+            Wait::Committed => client::Wait::Committed,
+            Wait::Published => client::Wait::Published,
         }
     }
 }
@@ -90,10 +87,11 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
             _ => Failure::usage(e.to_string()),
         })?;
     }
-    let client = Client::new(&args.server)?;
+    let client = args.server.client()?;
     let request = BatchRequest { id: Some(id.clone()), basis: None, changes };
     let body = |basis| serde_json::to_vec(&BatchRequest { basis, ..request.clone() }).unwrap_or_default();
-    let mut receipt = client.post(&id, args.wait.wait.name(), body).await.map_err(|f| say_id(f, &id))?.receipt;
+    let posted = client.post(&id, args.wait.wait.into(), None, body).await;
+    let mut receipt = posted.map_err(|f| say_id(f.into(), &id))?.receipt;
     if args.wait.wait == Wait::Published {
         receipt = published(&client, receipt, args.wait.timeout, body).await?;
     }
@@ -107,32 +105,16 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
     Ok(())
 }
 
-/// Waits until a committed batch is published, by sending it again: that is the same batch, and needs no scope but the
-/// one that brought it. The receipt's basis goes along, so that it stays the same batch however long this takes.
+/// Waits until a committed batch is published.
 pub async fn published(
     client: &Client,
     receipt: BatchAnswer,
     timeout_s: u64,
     body: impl Fn(Option<u64>) -> Vec<u8>,
 ) -> Outcome<BatchAnswer> {
-    if receipt.state == BatchState::Published {
-        return Ok(receipt);
-    }
-    let (id, seq, basis) = (receipt.batch, receipt.seq, receipt.basis);
-    let wait = async {
-        let mut pause = LOOK_MS.0;
-        loop {
-            let body = |newer: Option<u64>| body(newer.or(Some(basis)));
-            let receipt = client.post(&id, Wait::Published.name(), body).await?.receipt;
-            if receipt.state == BatchState::Published {
-                return Ok(receipt);
-            }
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            pause = (pause * 2).min(LOOK_MS.1);
-        }
-    };
-    match tokio::time::timeout(Duration::from_secs(timeout_s), wait).await {
-        Ok(outcome) => outcome,
+    let (id, seq) = (receipt.batch.clone(), receipt.seq);
+    match tokio::time::timeout(Duration::from_secs(timeout_s), client.published(receipt, body)).await {
+        Ok(outcome) => Ok(outcome?),
         Err(_) => {
             let message = format!(
                 "batch {id} is committed (seq {seq}) and cannot be lost, but is not published after {timeout_s} s"

@@ -14,7 +14,7 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Takes batches over HTTP.
+    /// Takes batches, over HTTP and from the inbox.
     Intake,
     /// Folds partitions and publishes their bins.
     Fold,

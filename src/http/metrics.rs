@@ -105,6 +105,7 @@ pub struct Metrics {
     queue_bytes: Number,
     ledger_next: Number,
     fold_position: Family<Partition, Number>,
+    inbox_lag: Family<Partition, Number>,
     timestamp_version: Number,
     checkpoint: Number,
     published_lag: Number,
@@ -134,6 +135,7 @@ impl Metrics {
             queue_bytes: Number::default(),
             ledger_next: Number::default(),
             fold_position: Family::default(),
+            inbox_lag: Family::default(),
             timestamp_version: Number::default(),
             checkpoint: Number::default(),
             published_lag: Number::default(),
@@ -155,6 +157,7 @@ impl Metrics {
         r.register_with_unit("queue", "Changes queued or in flight", Unit::Bytes, m.queue_bytes.clone());
         r.register("ledger_next_seq", "The seq after the newest ledger record", m.ledger_next.clone());
         r.register("fold_position_seq", "The ledger seq a fold takes next", m.fold_position.clone());
+        r.register("inbox_lag_records", "Inbox records that are not decided", m.inbox_lag.clone());
         r.register("timestamp_version", "Version of timestamp.json", m.timestamp_version.clone());
         r.register("checkpoint", "The checkpoint timestamp.json leads to", m.checkpoint.clone());
         let help = "Ledger positions from the published cut to the newest commit: 0 when nothing committed waits";
@@ -190,6 +193,14 @@ impl Metrics {
         self.fold_position.clear(); // partitions come and go
         for (partition, position) in (app.folds)() {
             self.fold_position.get_or_create(&Partition { partition }).set(position);
+        }
+        self.inbox_lag.clear();
+        match app.query.inbox_lag().await {
+            Ok(lags) => lags.iter().for_each(|of| {
+                self.inbox_lag.get_or_create(&Partition { partition: of.partition }).set(of.lag);
+            }),
+            // What only the inbox lacks, such as a right to see its group, leaves out one metric.
+            Err(e) => tracing::debug!(error = %e, "the inbox is not measured"),
         }
         if let Some(p) = published::published(app).await? {
             self.timestamp_version.set(p.version);

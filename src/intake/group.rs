@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::Queued;
 use crate::bins::{Layout, PartitionId, Sha256Digest, sha256};
 use crate::change::Batch;
 use crate::error::{Error, Kind, Result};
+use crate::ledger::inbox::InboxPlace;
 use crate::ledger::record::{BatchRef, Commit, SegmentRef};
 use crate::ledger::segment::{self, Cutting};
 use crate::ledger::{MAX_COMMIT_BATCHES, MAX_COMMIT_BYTES, Record};
@@ -25,6 +26,22 @@ const COMMIT_SEGMENT_BYTES: usize = 144;
 /// How often an append that got no answer is tried in all.
 const TRIES: u32 = 4;
 
+/// A batch on its way, with the basis that it keeps.
+pub struct Queued {
+    pub batch: Batch,
+    pub basis: Offset,
+    /// Where in the inbox it stands, if that brought it.
+    pub inbox: Option<InboxPlace>,
+    /// Its room in the queue; the inbox is a queue of its own.
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<Batch> for Queued {
+    fn as_ref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
 /// A group in flight.
 pub struct Group {
     /// Its number.
@@ -34,15 +51,15 @@ pub struct Group {
 }
 
 /// Takes the next group off the queue: at least one batch, within the limits of a Commit.
-pub fn take(queue: &mut VecDeque<Queued>) -> Vec<Queued> {
+pub fn take<T: AsRef<Batch>>(queue: &mut VecDeque<T>) -> Vec<T> {
     let mut group = Vec::new();
     let (mut bytes, mut commit_bytes) = (0, 64);
-    while let Some(next) = queue.front() {
-        let parts = next.batch.changes.len().min(usize::from(PartitionId::MAX) + 1).min(1 << 10);
-        let segments = (next.batch.bytes / (256 << 10) + 1).min(parts);
-        bytes += next.batch.bytes;
+    while let Some(next) = queue.front().map(T::as_ref) {
+        let parts = next.changes.len().min(usize::from(PartitionId::MAX) + 1).min(1 << 10);
+        let segments = (next.bytes / (256 << 10) + 1).min(parts);
+        bytes += next.bytes;
         commit_bytes +=
-            next.batch.id.len() + COMMIT_BATCH_BYTES + parts * COMMIT_PART_BYTES + segments * COMMIT_SEGMENT_BYTES;
+            next.id.len() + COMMIT_BATCH_BYTES + parts * COMMIT_PART_BYTES + segments * COMMIT_SEGMENT_BYTES;
         let full = bytes > GROUP_BYTES || commit_bytes > MAX_COMMIT_BYTES / 2 || group.len() == MAX_COMMIT_BATCHES;
         if full && !group.is_empty() {
             break;
@@ -62,14 +79,16 @@ pub async fn fly(
     group: Vec<Queued>,
 ) -> Result<Offset> {
     let cutting = move || {
-        let (batches, rest): (Vec<Batch>, Vec<_>) = group.into_iter().map(|q| (q.batch, (q.basis, q._room))).unzip();
+        let split = |q: Queued| (q.batch, (q.basis, q.inbox, q.room));
+        let (batches, rest): (Vec<Batch>, Vec<_>) = group.into_iter().map(split).unzip();
         let Cutting { segments, parts } = segment::cut(&batches, layout, segment_bytes);
         let digests: Vec<Sha256Digest> = segments.iter().map(|(_, s)| sha256(s)).collect();
-        let refs = batches.into_iter().zip(&rest).zip(parts).map(|((batch, (basis, _)), parts)| BatchRef {
+        let refs = batches.into_iter().zip(&rest).zip(parts).map(|((batch, (basis, inbox, _)), parts)| BatchRef {
             id: batch.id,
             digest: batch.digest,
             basis: *basis,
             parts,
+            inbox: *inbox,
         });
         (segments, digests, refs.collect::<Vec<_>>(), rest)
     };
@@ -88,7 +107,7 @@ pub async fn fly(
 
 /// An append that is tried again when it got no answer: a second copy is harmless, for a Commit names the segments
 /// it means, and a Commit that is there twice is a duplicate.
-async fn append(log: &dyn Log, to: Partition, bytes: Bytes) -> Result<Offset> {
+pub async fn append(log: &dyn Log, to: Partition, bytes: Bytes) -> Result<Offset> {
     let mut tries = 1;
     loop {
         match log.append(to, bytes.clone()).await {
@@ -96,6 +115,11 @@ async fn append(log: &dyn Log, to: Partition, bytes: Bytes) -> Result<Offset> {
             done => return done,
         }
     }
+}
+
+/// Whether a group failed because its Commit would be too large: nobody can commit these batches together.
+pub fn is_too_much(error: &Error) -> bool {
+    error.kind == Kind::Invalid && error.field.as_deref() == Some("changes")
 }
 
 async fn append_commit(log: &dyn Log, bytes: Bytes) -> Result<Offset> {

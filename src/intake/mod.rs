@@ -7,8 +7,11 @@
 //!   submit ─► queue ─► group: segments appended side by side ─► one Commit appended      (several groups in flight)
 //!                 ledger reader: Commit read back ─► verdict of each batch ─► receipt
 //! ```
+//!
+//! What producers write to the log's own inbox has a way of its own to the same groups: see [`inbox`].
 
 mod group;
+pub mod inbox;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -27,7 +30,7 @@ use crate::ledger::{Event, Follower, MAX_SEGMENT_BYTES, Outcome, Record, State};
 use crate::log::{Log, Offset};
 use crate::pool::Pool;
 
-use group::Group;
+use group::{Group, Queued};
 use waiting::Waiting;
 
 /// How many groups are in flight at a time, unless configured otherwise.
@@ -111,13 +114,6 @@ impl Handle {
     pub fn queued_bytes(&self) -> usize {
         self.queue_bytes - self.room.available_permits()
     }
-}
-
-/// A batch on its way, with the basis that it keeps.
-struct Queued {
-    batch: Batch,
-    basis: Offset,
-    _room: OwnedSemaphorePermit,
 }
 
 /// What became of a group's appends: its Commit's offset, or why there is none (or none known).
@@ -239,7 +235,7 @@ impl Intake {
                     Ok(Accepted::Known(receipt)) => drop(reply.send(Ok(receipt))),
                     Ok(Accepted::New(basis)) => {
                         self.waiting.add(&batch.id, batch.digest, basis, reply);
-                        self.queue.push_back(Queued { batch, basis, _room: room });
+                        self.queue.push_back(Queued { batch, basis, inbox: None, room: Some(room) });
                     }
                 }
             }

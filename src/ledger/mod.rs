@@ -9,10 +9,12 @@
 //!   report.rs   what stands in topic `folds`          ids.rs      which batch ids are remembered
 //!   state.rs    record × state → event, state         slots.rs    when a bin is due for renewal
 //!   saved.rs    the state as an object                follower.rs a reader of the ledger with its state
+//!   inbox.rs    how far the inbox is sequenced, and what is written of what it refuses
 //! ```
 
 pub mod follower;
 pub mod ids;
+pub mod inbox;
 pub mod record;
 pub mod report;
 pub mod saved;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::VERSION;
+use super::inbox::InboxPlace;
 use crate::bins::{PartitionId, Sha256Digest};
 use crate::error::{Error, Result};
 use crate::log::Offset;
@@ -143,6 +144,9 @@ pub struct BatchRef {
     pub basis: Offset,
     /// How many changes it has in each partition it touches: `[partition, count]`, by rising partition.
     pub parts: Vec<(PartitionId, u32)>,
+    /// `[partition, offset]` of the inbox record that brought it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbox: Option<InboxPlace>,
 }
 
 /// A segment as a Commit names it.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::inbox::{Inbox, InboxPlace};
 use super::record::{ObjectRef, Settings, StateRef, decode, encode};
 use super::state::{IdsChunk, OpenCut, SignedRoot, Stamp, State};
 use crate::bins::{Layout, PartitionId, sha256};
@@ -44,6 +45,10 @@ pub struct Saved {
     stamp: Option<SavedStamp>,
     cut: SavedCut,
     chunks: Vec<IdsChunk>,
+    /// For each partition of the inbox one past the last record that is sequenced: `[partition, offset]`, by rising
+    /// partition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    inbox: Vec<InboxPlace>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -125,6 +130,7 @@ pub fn save(state: &State) -> Result<Objects> {
             new_roots: open.new_roots.iter().map(|r| r.root.version).collect(),
         },
         chunks: state.chunks.iter().cloned().chain([own.clone()]).collect(),
+        inbox: state.inbox.iter().collect(),
     };
     let bytes = encode(&StateRecord::LedgerState(Box::new(saved)));
     let digests = StateRef { sha256: sha256(&bytes), ids: own.sha256 };
@@ -173,6 +179,7 @@ impl Saved {
             targets_time: self.targets_time,
             ends: self.cut.ends.clone(),
             chunks: self.chunks,
+            inbox: Inbox::from_iter(self.inbox),
             ..State::default()
         };
         if let Some(s) = self.stamp {

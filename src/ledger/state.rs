@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::ids::{Ids, Seen};
+use super::inbox::Inbox;
 use super::record::{BatchRef, Checkpoint, Commit, Cut, Format, ObjectRef, Record, Renew, Settings, StateRef};
 use super::{EPOCH, slots};
 use crate::bins::{Layout, PartitionId, Sha256Digest};
@@ -38,6 +39,8 @@ pub enum Outcome {
         /// The seq of the valid one.
         first: Offset,
     },
+    /// Its inbox record was sequenced before, whatever came of it then: nothing applies again.
+    Repeated,
     /// A late, early or malformed append: it does not apply anywhere.
     Void,
 }
@@ -134,6 +137,8 @@ pub struct State {
     pub floor: Offset,
     /// The batch ids remembered.
     pub ids: Ids,
+    /// How far each partition of the inbox is sequenced.
+    pub inbox: Inbox,
     /// The newest root.
     pub root: Option<Arc<SignedRoot>>,
     /// The roots since the last cut.
@@ -184,7 +189,7 @@ impl State {
             Record::Format(f) => self.format(f),
             Record::Settings(s) => Ok(self.new_settings(s.revision, &s.settings)),
             Record::Root(r) => Ok(self.new_root(&r.document)),
-            Record::Commit(c) => Ok(Event::Commit(c.batches.iter().map(|b| self.batch(seq, c, b)).collect())),
+            Record::Commit(c) => Ok(Event::Commit(self.commit(seq, c))),
             Record::Cut(c) => Ok(self.new_cut(seq, c)),
             Record::Checkpoint(c) => self.checkpoint(c),
             Record::Renew(r) => Ok(self.renew(r)),
@@ -237,15 +242,42 @@ impl State {
         Event::Changed
     }
 
-    fn batch(&mut self, seq: Offset, commit: &Commit, batch: &BatchRef) -> Outcome {
+    fn commit(&mut self, seq: Offset, commit: &Commit) -> Vec<Outcome> {
+        let mut held = BTreeSet::new();
+        let batches = commit.batches.iter();
+        batches
+            .map(|batch| {
+                if !self.is_formed(commit, batch) {
+                    held.extend(batch.inbox.map(|(partition, _)| partition));
+                    return Outcome::Void;
+                }
+                let Some(place) = batch.inbox else { return self.batch(seq, commit, batch) };
+                if self.inbox.has_passed(place) {
+                    return Outcome::Repeated;
+                }
+                // What stands behind a void one in the inbox must not pass it by: it gets another chance.
+                let outcome = if held.contains(&place.0) { Outcome::Void } else { self.batch(seq, commit, batch) };
+                match outcome {
+                    Outcome::Void => drop(held.insert(place.0)),
+                    _ => self.inbox.pass(place),
+                }
+                outcome
+            })
+            .collect()
+    }
+
+    fn is_formed(&self, commit: &Commit, batch: &BatchRef) -> bool {
         let partitions = self.ends.len();
         let rising = batch.parts.windows(2).all(|w| w[0].0 < w[1].0);
-        let formed = rising
+        rising
             && !batch.parts.is_empty()
             && batch.parts.iter().all(|(p, count)| {
                 *count > 0 && usize::from(*p) < partitions && commit.segments.iter().any(|s| s.partition == *p)
-            });
-        if !formed || batch.basis < self.floor || batch.basis > seq {
+            })
+    }
+
+    fn batch(&mut self, seq: Offset, commit: &Commit, batch: &BatchRef) -> Outcome {
+        if batch.basis < self.floor || batch.basis > seq {
             return Outcome::Void;
         }
         if let Some(Seen { seq: first, digest }) = self.ids.get(&batch.id) {

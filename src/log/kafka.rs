@@ -10,6 +10,7 @@
 //! | never a record that could be lost | brokers show consumers nothing above the high watermark |
 //! | end | the high watermark, and never below what this handle was answered or has read |
 //! | bytes for ever | retention without limit, no compaction: checked at every open |
+//! | inbox | read committed, for its producers may use transactions; retention is the operator's |
 //!
 //! A position that the broker does not have (the log was cut off before or after it) is `Corrupt`, never a silent
 //! reset. Brokers that cannot be reached are `Unavailable`, and librdkafka goes on connecting by itself.
@@ -44,21 +45,23 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use self::consumer::Pickers;
-use self::group::Group;
+use self::group::{FOLDS, Group, INBOX, group_id};
 use self::link::{Asker, Link};
 use self::producer::Producers;
 use self::reader::KafkaReader;
 use self::topics::Topics;
 use self::worker::Worker;
-use super::{Log, Membership, Offset, Partition, Reader, Record};
+use super::{Inbox, Log, Membership, Offset, Partition, Reader, Record, TakenIn};
 use crate::config;
 use crate::error::{Error, Result};
 
@@ -70,7 +73,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct KafkaSettings {
     /// Some of the brokers: `HOST:PORT,…`.
     pub brokers: String,
-    /// The repository's name, which its topics begin with: `REPO.changes`, `REPO.ledger`, `REPO.folds`.
+    /// The repository's name, which its topics begin with: `REPO.changes`, `REPO.ledger` and so on.
     pub repo: String,
     /// librdkafka's own settings, such as `security.protocol`. Those that the contract rests on are refused.
     pub options: BTreeMap<String, String>,
@@ -123,6 +126,8 @@ struct Shared {
     producers: Producers,
     pickers: Pickers,
     asker: Arc<Asker>,
+    /// Asks about the group of the inbox, once somebody wants to know.
+    inbox_asker: OnceCell<Arc<Asker>>,
     /// Asks, and waits for the answer.
     asking: Worker,
     /// Drops what takes its time to go.
@@ -141,12 +146,13 @@ impl KafkaLog {
     /// contract needs: it names topic and setting with both values. `Unavailable` if no broker can be reached.
     pub async fn open(settings: &KafkaSettings) -> Result<KafkaLog> {
         let (link, asking, dropping) = start(settings)?;
-        let asker = Arc::new(link.asker()?);
+        let asker = Arc::new(link.asker(None)?);
         // Creating the producers first lets them connect meanwhile.
         let producers = Producers::new(&link)?;
         let topics = topics::check(&link, &asker, &asking).await?;
         let (pickers, known, closed) = (Pickers::default(), Mutex::default(), CancellationToken::new());
-        let shared = Shared { link, topics, producers, pickers, asker, asking, dropping, known, closed };
+        let inbox_asker = OnceCell::new();
+        let shared = Shared { link, topics, producers, pickers, asker, inbox_asker, asking, dropping, known, closed };
         Ok(KafkaLog { shared: Arc::new(shared) })
     }
 
@@ -161,7 +167,7 @@ impl KafkaLog {
         min_insync: u16,
     ) -> Result<()> {
         let (link, asking, dropping) = start(settings)?;
-        let asker = Arc::new(link.asker()?);
+        let asker = Arc::new(link.asker(None)?);
         let wanted = topics::Wanted { partitions, replication, min_insync };
         let created = topics::create(&link, &asker, (&asking, &dropping), wanted).await;
         dropping.run(move || drop(asker));
@@ -170,8 +176,12 @@ impl KafkaLog {
 
     /// Joins the group of the folds, under a name that no other process has.
     pub fn join(&self, member: &str) -> Result<Arc<dyn Membership>> {
-        let (topic, _) = self.shared.topics.place(Partition::Changes(0))?;
-        Ok(Arc::new(Group::join(&self.shared.link, topic, member)?))
+        Ok(Arc::new(Group::join(&self.shared, FOLDS, Partition::Changes(0), member)?))
+    }
+
+    /// Joins the group of the intakes, which share the inbox, under a name that no other process has.
+    pub fn inbox(&self, member: &str) -> Result<Arc<dyn Inbox>> {
+        Ok(Arc::new(Group::join(&self.shared, INBOX, Partition::Inbox(0), member)?))
     }
 
     /// How many partitions topic `changes` has.
@@ -202,11 +212,24 @@ impl Shared {
     }
 
     async fn end(&self, of: Partition) -> Result<Offset> {
+        Ok(self.span(of).await?.end)
+    }
+
+    /// The first offset that is there, and the end.
+    async fn span(&self, of: Partition) -> Result<Range<Offset>> {
         self.check_open()?;
         let (asker, (topic, partition)) = (self.asker.clone(), self.topics.place(of)?);
         let topic = topic.to_owned();
-        let end = self.asking.ask(move || asker.end(&topic, partition, PATIENCE)).await?;
-        Ok(self.note(of, end))
+        let span = self.asking.ask(move || asker.span(&topic, partition, PATIENCE)).await?;
+        Ok(span.start..self.note(of, span.end))
+    }
+
+    async fn taken_in(&self) -> Result<Vec<TakenIn>> {
+        self.check_open()?;
+        let create = || async { Ok::<_, Error>(Arc::new(self.link.asker(Some(&group_id(&self.link, INBOX)))?)) };
+        let asker = self.inbox_asker.get_or_try_init(create).await?.clone();
+        let topic = self.topics.place(Partition::Inbox(0))?.0.to_owned();
+        self.asking.ask(move || asker.taken_in(&topic, PATIENCE)).await
     }
 
     async fn fetch(self: &Arc<Self>, of: Partition, at: Offset) -> Result<Option<Record>> {
@@ -254,5 +277,9 @@ impl Log for KafkaLog {
 
     fn end(&self, of: Partition) -> BoxFuture<'_, Result<Offset>> {
         Box::pin(self.shared.end(of))
+    }
+
+    fn taken_in(&self) -> BoxFuture<'_, Result<Vec<TakenIn>>> {
+        Box::pin(self.shared.taken_in())
     }
 }

@@ -35,6 +35,7 @@ pub mod kafka;
 pub mod memory;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -46,7 +47,7 @@ use crate::error::Result;
 /// A record's place in its partition.
 pub type Offset = u64;
 
-/// One ordered sequence of the log. (In Kafka: a partition of one of the three topics.)
+/// One ordered sequence of the log. (In Kafka: a partition of one of the topics.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Partition {
     /// Topic `ledger`, its only partition: the total order of everything that happens to the repository.
@@ -55,6 +56,10 @@ pub enum Partition {
     Folds,
     /// Topic `changes`: the segments of one share of the hash space.
     Changes(PartitionId),
+    /// Topic `inbox`, one of any number of partitions: batches as anybody wrote them.
+    Inbox(PartitionId),
+    /// Topic `inbox-rejects`, its only partition: what the inbox held and the intakes refused.
+    Rejects,
 }
 
 /// A record as read.
@@ -81,6 +86,22 @@ pub trait Log: Send + Sync {
 
     /// One past the last record (0 when there never was one).
     fn end(&self, of: Partition) -> BoxFuture<'_, Result<Offset>>;
+
+    /// How far the intakes are with the inbox, by rising partition; nothing where there is none.
+    fn taken_in(&self) -> BoxFuture<'_, Result<Vec<TakenIn>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}
+
+/// A partition of the inbox, as the log's own tools show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakenIn {
+    /// Its number.
+    pub partition: PartitionId,
+    /// Everything below it is sequenced or refused, or was removed by retention before.
+    pub decided: Offset,
+    /// One past the last record.
+    pub end: Offset,
 }
 
 /// A place in one partition, moving forward.
@@ -94,6 +115,26 @@ pub trait Reader: Send + Sync {
 
     /// Places the reader before the first record at or after `at`.
     fn seek(&mut self, at: Offset);
+}
+
+/// The way in for producers that write to the log itself, where there is one, as the intakes share it: every partition
+/// of [`Partition::Inbox`] belongs to one intake at a time, or to two for a while. That is for efficiency only, for the
+/// ledger decides what has been sequenced.
+///
+/// Unlike the rest of the log the inbox need not keep everything: it may lose its beginning at any time.
+pub trait Inbox: Send + Sync {
+    /// The partitions that are this intake's now, or why it cannot have any.
+    fn owned(&self) -> watch::Receiver<Result<BTreeSet<PartitionId>>>;
+
+    /// The first offset that is still there, and one past the last record.
+    fn span(&self, partition: PartitionId) -> BoxFuture<'_, Result<Range<Offset>>>;
+
+    /// What was last told of a partition, by whomever; `None` if nothing was.
+    fn told(&self, partition: PartitionId) -> BoxFuture<'_, Result<Option<Offset>>>;
+
+    /// Notes, where the log's own tools show it, that everything below `next` is decided and answered. Never waits, so
+    /// it may end with the process; what an owner tells last counts.
+    fn tell(&self, partition: PartitionId, next: Offset);
 }
 
 /// Which worker folds which partitions, where there are several. It is for efficiency only: a fold that runs where it

@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 use crate::fold;
 use crate::fold::state::State as BinState;
 use crate::http::Health;
+use crate::intake::inbox::{self, Inbox};
 use crate::intake::{self, Intake};
 use crate::ledger::State;
-use crate::log::{Log, Membership, Offset, Partition};
+use crate::log::{self, Log, Membership, Offset, Partition};
 use crate::pool::Pool;
 use crate::store::Store;
 use crate::tuf::key::KeyRing;
@@ -57,6 +58,10 @@ pub struct Parts {
     pub roles: Roles,
     /// Who folds what; `None` where this is the only process.
     pub membership: Option<Arc<dyn Membership>>,
+    /// The inbox, if this process takes it in.
+    pub inbox: Option<Arc<dyn log::Inbox>>,
+    /// The hash algorithms admitted in the inbox beside sha256.
+    pub extra_hashes: Arc<[String]>,
     /// How long a compactor waits before it acts in another's place, in milliseconds.
     pub patience_ms: u64,
 }
@@ -95,6 +100,7 @@ pub struct Engine {
     settled: watch::Receiver<(Offset, bool)>,
     hurry: Arc<AtomicU64>,
     stop: CancellationToken,
+    inbox_stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     fatal: mpsc::Receiver<Error>,
 }
@@ -130,6 +136,14 @@ impl Engine {
         };
         let (intake, handle) =
             Intake::new(parts.log.clone(), parts.pool.clone(), start.clone(), parts.groups, parts.queue_bytes).await?;
+        let inbox = match parts.inbox.clone() {
+            Some(source) => {
+                let (log, pool) = (parts.log.clone(), parts.pool.clone());
+                let inbox = inbox::Parts { log, source, pool, extra_hashes: parts.extra_hashes, lines: parts.groups };
+                Some(Inbox::new(inbox, start.clone()).await?)
+            }
+            None => None,
+        };
         let compactor = Compactor::new(compact_parts, start).await?;
         let mut tasks = Vec::new();
         let mut spawn = |name: String, task: futures::future::BoxFuture<'static, Result<()>>| {
@@ -144,6 +158,12 @@ impl Engine {
         };
         for room in [Room::Intake(intake), Room::Compactor { compactor, settled }] {
             spawn(room.name().0, Box::pin(drive(room, stop.clone(), parts.health.clone())));
+        }
+        let inbox_stop = stop.child_token();
+        if let (Some(inbox), Some(source)) = (inbox, parts.inbox) {
+            let room = Room::Inbox(inbox);
+            spawn(room.name().0, Box::pin(drive(room, inbox_stop.clone(), parts.health.clone())));
+            spawn("inbox group".into(), Box::pin(membership(source, stop.clone())));
         }
         if parts.roles.has(Role::Fold) {
             let folds = Folds {
@@ -164,6 +184,7 @@ impl Engine {
             settled: settled_rx,
             hurry,
             stop,
+            inbox_stop,
             tasks,
             fatal: fatal_rx,
         })
@@ -180,7 +201,8 @@ impl Engine {
     /// Takes no more batches, and completes when everything committed is published, or with the error that makes that
     /// impossible.
     pub async fn drain(&mut self) -> Result<()> {
-        let Engine { intake, published, hurry, log, settled, fatal, .. } = self;
+        let Engine { intake, published, hurry, log, settled, fatal, inbox_stop, .. } = self;
+        inbox_stop.cancel(); // what stays in the inbox is taken in by others, or at the next start
         let drained = async {
             intake.drain().await;
             hurry.store(0, Ordering::SeqCst);
@@ -209,5 +231,14 @@ impl Engine {
             }
         }
         self.state.flush()
+    }
+}
+
+/// Completes with what puts this process out of the inbox's group for good.
+async fn membership(source: Arc<dyn log::Inbox>, stop: CancellationToken) -> Result<()> {
+    let mut owned = source.owned();
+    tokio::select! {
+        Ok(out) = owned.wait_for(Result::is_err) => out.clone().map(drop),
+        () = stop.cancelled() => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use crate::error::{Kind, Result};
 use crate::fold::{self, Fold};
 use crate::http::{Cause, Health};
 use crate::intake::Intake;
+use crate::intake::inbox::Inbox;
 use crate::log::{Membership, Offset};
 use crate::recover::{self, Source};
 
@@ -27,6 +28,7 @@ const IDLE: Duration = Duration::from_secs(1);
 
 pub(super) enum Room {
     Intake(Intake),
+    Inbox(Inbox),
     Fold(Folding),
     Compactor { compactor: Compactor, settled: watch::Sender<(Offset, bool)> },
 }
@@ -69,6 +71,7 @@ impl Room {
     async fn step(&mut self) -> Result<bool> {
         match self {
             Room::Intake(intake) => intake.step().await,
+            Room::Inbox(inbox) => inbox.step().await,
             Room::Fold(folding) => folding.step().await,
             Room::Compactor { compactor, settled } => {
                 let worked = compactor.step().await?;
@@ -82,6 +85,7 @@ impl Room {
     async fn ready(&mut self) -> Result<()> {
         match self {
             Room::Intake(intake) => intake.ready().await,
+            Room::Inbox(inbox) => inbox.ready().await,
             Room::Fold(Folding { fold: Some(fold), .. }) => fold.ready().await,
             Room::Fold(_) => Ok(()),
             Room::Compactor { compactor, .. } => compactor.ready().await,
@@ -93,7 +97,8 @@ impl Room {
         match self {
             Room::Intake(_) => ("intake".into(), 0),
             Room::Compactor { .. } => ("compactor".into(), 1),
-            Room::Fold(folding) => (format!("fold {}", folding.partition), 2 + usize::from(folding.partition)),
+            Room::Inbox(_) => ("inbox".into(), 2),
+            Room::Fold(folding) => (format!("fold {}", folding.partition), 3 + usize::from(folding.partition)),
         }
     }
 

@@ -91,6 +91,25 @@ pub struct LagAnswer {
     pub lag: u64,
     /// By partition.
     pub partitions: Vec<PartitionLag>,
+    /// How far the intakes are with the inbox, by its partitions; empty where there is none.
+    #[serde(default)]
+    pub inbox: Vec<InboxLag>,
+}
+
+/// See [`LagAnswer::inbox`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct InboxLag {
+    /// The partition of the inbox.
+    #[schema(value_type = u16)]
+    pub partition: PartitionId,
+    /// Everything below it is sequenced or refused.
+    #[schema(value_type = u64)]
+    pub decided: Offset,
+    /// One past the newest record.
+    #[schema(value_type = u64)]
+    pub end: Offset,
+    /// The difference.
+    pub lag: u64,
 }
 
 /// See [`LagAnswer::partitions`].

@@ -22,8 +22,8 @@ impl Query {
     /// an answer does not change when it falls out of it.
     ///
     /// The verdicts are [`State`]'s own. Of the records it is given only those that an id's verdict depends on, which
-    /// is why this needs no memory: Format, Settings (the horizon) and the Commits that name the id, without their
-    /// other batches. Leaving a record out moves the floor later, never elsewhere: it follows from the seq of the
+    /// is why this needs little memory: Format, Settings (the horizon) and the Commits that name the id or bring inbox
+    /// records, which are sequenced in order, without their other batches. Leaving a record out moves the floor later, never elsewhere: it follows from the seq of the
     /// record that is looked at.
     pub async fn find(&self, id: &str, upto: Offset) -> Result<Option<Seen>> {
         let needle = format!("\"id\":\"{id}\"");
@@ -33,13 +33,14 @@ impl Query {
             let records = reader.read(READ_BYTES).await?;
             let end = records.last().map(|r| r.offset + 1);
             for r in records.iter().take_while(|r| r.offset < upto) {
-                let names = || std::str::from_utf8(&r.payload).is_ok_and(|text| text.contains(&needle));
+                let tells = |text: &str| text.contains(&needle) || text.contains("\"inbox\":");
+                let names = || std::str::from_utf8(&r.payload).is_ok_and(tells);
                 if is_commit(&r.payload) && !names() {
                     continue;
                 }
                 let record = match Record::decode(&r.payload)? {
                     Record::Commit(c) => {
-                        let batches = c.batches.into_iter().filter(|b| b.id == id).collect();
+                        let batches = c.batches.into_iter().filter(|b| b.id == id || b.inbox.is_some()).collect();
                         Record::Commit(Commit { batches, ..c })
                     }
                     record @ (Record::Format(_) | Record::Settings(_)) => record,

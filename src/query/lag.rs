@@ -1,8 +1,8 @@
 //! How far what is published is behind the log: the numbers that Kafka's own tools show for the group of the folds.
 
-use super::{LagAnswer, PartitionLag, Query};
+use super::{InboxLag, LagAnswer, PartitionLag, Query};
 use crate::error::Result;
-use crate::log::Partition;
+use crate::log::{Partition, TakenIn};
 
 impl Query {
     /// Each partition's end in the log against its end in the newest published checkpoint.
@@ -19,6 +19,17 @@ impl Query {
             partitions.push(PartitionLag { partition, published, end, lag: end.saturating_sub(published) });
         }
         let lag = partitions.iter().map(|p| p.lag).sum();
-        Ok(LagAnswer { checkpoint, lag, partitions })
+        Ok(LagAnswer { checkpoint, lag, partitions, inbox: self.inbox_lag().await? })
+    }
+
+    /// How far the intakes are behind the inbox.
+    pub async fn inbox_lag(&self) -> Result<Vec<InboxLag>> {
+        let of = |TakenIn { partition, decided, end }| InboxLag {
+            partition,
+            decided,
+            end,
+            lag: end.saturating_sub(decided),
+        };
+        Ok(self.log.taken_in().await?.into_iter().map(of).collect())
     }
 }

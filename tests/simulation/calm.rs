@@ -10,6 +10,7 @@ use tuflog::log::memory::{Faults, MemoryLog};
 use tuflog::log::{Log, Partition};
 use tuflog::recover::Source;
 
+use crate::inbox::Owned;
 use crate::process::{Ground, Polled, Worker};
 use crate::producer::Answer;
 use crate::world::{At, World};
@@ -75,7 +76,7 @@ impl World {
         self.observe();
         let survivors = self.dice.pct(50);
         let slots = self.slots();
-        let left = |at: &At| matches!(at, At::Intake(0) | At::Compactor(0) | At::Fold(0, _));
+        let left = |at: &At| matches!(at, At::Intake(0) | At::Inbox(0) | At::Compactor(0) | At::Fold(0, _));
         let slots: Vec<At> = slots.into_iter().filter(|at| !survivors || left(at)).collect();
         if survivors {
             self.dice.hit("calm with one of each");
@@ -83,9 +84,20 @@ impl World {
                 self.crash(at);
             }
         }
-        self.rounds("calm", &slots, |w| w.settled())?;
+        // One has all of the inbox, and some others too.
+        let all: Owned = (0..self.checker.mail.partitions).collect();
+        for (i, (_, owned)) in self.inboxes.iter().enumerate() {
+            let _ = owned.send_replace(Ok(if i == 0 || self.dice.pct(20) { all.clone() } else { Owned::new() }));
+        }
+        self.rounds("calm", &slots, |w| w.settled() && w.checker.mail.is_empty(&w.checker.replay))?;
+        self.rounds("what the inbox brought", &slots, |w| w.settled())?;
         self.promises()?;
         self.quiet(&slots)?;
+        self.checker.mail.check(&self.checker.replay)?;
+        match self.checker.mail.lag() {
+            0 => {}
+            lag => return Err(format!("all of the inbox is decided, and its group is {lag} records behind")),
+        }
         if let Some(full) = self.intakes.iter().filter_map(|s| s.handle.as_ref()).find(|h| h.queued_bytes() > 0) {
             return Err(format!("{} bytes of the queue are taken, and nothing is in it", full.queued_bytes()));
         }
@@ -248,6 +260,7 @@ impl World {
     fn three_sources(&mut self) -> Result<(), String> {
         let mut old: Vec<At> = self.slots().into_iter().filter(|at| !matches!(at, At::Fold(..))).collect();
         old.retain(|at| matches!(at, At::Intake(0) | At::Compactor(0)));
+        (0..self.inboxes.len()).for_each(|i| self.crash(At::Inbox(i)));
         (1..self.intakes.len()).for_each(|i| self.crash(At::Intake(i)));
         (1..self.compactors.len()).for_each(|i| self.crash(At::Compactor(i)));
         let local = self.workers.drain(..).next();

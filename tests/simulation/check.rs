@@ -13,6 +13,7 @@ use tuflog::tuf::PublicKey;
 
 use crate::dice::Dice;
 use crate::disk::Disk;
+use crate::inbox::Mail;
 use crate::replay::{Cut, Did, Replay, Stamp, Verdict, sha256};
 
 type Checked<T> = Result<T, String>;
@@ -30,6 +31,7 @@ struct File {
 
 pub struct Checker {
     pub replay: Replay,
+    pub mail: Mail,
     log: MemoryLog,
     disk: Disk,
     dice: Dice,
@@ -51,6 +53,7 @@ impl Checker {
     pub fn new(log: MemoryLog, disk: Disk, dice: Dice) -> Checker {
         Checker {
             replay: Replay::default(),
+            mail: Mail::new(&dice, &log),
             log,
             disk,
             dice,
@@ -72,6 +75,7 @@ impl Checker {
 
     /// Looks at everything that is new.
     pub fn observe(&mut self) -> Checked<()> {
+        self.mail.observe(&mut self.replay);
         for r in self.log.records_from(Partition::Folds, self.folds_next) {
             self.folds_next = r.offset + 1;
             // A report follows its Cut, so that one has to be looked at first.
@@ -124,6 +128,7 @@ impl Checker {
                         Verdict::Valid => "batches valid",
                         Verdict::Duplicate => "batches duplicate",
                         Verdict::Conflict => "batches conflict",
+                        Verdict::Repeated => "batches repeated",
                         Verdict::Void => "batches void",
                     });
                 });

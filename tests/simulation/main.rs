@@ -14,6 +14,7 @@ mod check;
 mod dice;
 mod disk;
 mod gate;
+mod inbox;
 mod operator;
 mod process;
 mod producer;
@@ -35,6 +36,7 @@ const MUST_HAPPEN: &[&str] = &[
     "batches valid",
     "batches duplicate",
     "batches conflict",
+    "batches repeated",
     "batches void",
     "beyond the horizon",
     "commits of several batches",
@@ -51,6 +53,7 @@ const MUST_HAPPEN: &[&str] = &[
     "crash before sync",
     "crashes: compactor",
     "crashes: fold alone",
+    "crashes: inbox",
     "crashes: intake",
     "crashes: worker",
     "crashes: worker with its disk",
@@ -60,6 +63,13 @@ const MUST_HAPPEN: &[&str] = &[
     "folds started from a checkpoint",
     "folds started from genesis",
     "folds started from local state",
+    "inbox: partitions moved",
+    "inbox: records applied",
+    "inbox: records refused",
+    "inbox: records too late",
+    "inbox: records with a basis applied",
+    "inbox: records with a basis found twice",
+    "inbox: refusals repeated",
     "intake full",
     "intakes drained",
     "logs that lost their end",

@@ -15,6 +15,7 @@ use tuflog::compact::{self, Compactor, Published};
 use tuflog::error::{Error, Kind, Result};
 use tuflog::fold::state::{Durability, State as BinState};
 use tuflog::fold::{self, Fold};
+use tuflog::intake::inbox::{self, Inbox};
 use tuflog::intake::{Handle, Intake};
 use tuflog::ledger::State;
 use tuflog::log::Log;
@@ -27,6 +28,7 @@ use tuflog::tuf::KeyRing;
 use crate::dice::Dice;
 use crate::disk::{Disk, GatedStore};
 use crate::gate::{Gate, GatedLog};
+use crate::inbox::{Desk, Owned, Told};
 
 /// A process's clock: the world's time, off by its own skew. Ticks never go back.
 pub struct Skewed {
@@ -48,6 +50,7 @@ pub enum Actor {
     Intake(Box<Intake>, Handle),
     Fold(Box<Fold>),
     Compactor(Box<Compactor>),
+    Inbox(Box<Inbox>),
 }
 
 enum Run {
@@ -131,6 +134,7 @@ impl Slot {
                         Actor::Intake(intake, _) => intake.step().await,
                         Actor::Fold(fold) => fold.step().await,
                         Actor::Compactor(compactor) => compactor.step().await,
+                        Actor::Inbox(inbox) => inbox.step().await,
                     };
                     (actor, done)
                 };
@@ -197,6 +201,24 @@ impl Ground {
             let state = if genesis { State::default() } else { recover::start(&*log, &*store).await? };
             let (intake, handle) = Intake::new(log, Pool::Inline, state, groups, queue_bytes).await?;
             Ok(Actor::Intake(Box::new(intake.with_segment_bytes(segment_bytes)), handle))
+        })
+    }
+
+    /// An intake's way to the inbox, from the last checkpoint or from genesis.
+    pub fn inbox(
+        &self,
+        gate: &Arc<Gate>,
+        told: Told,
+        owned: watch::Receiver<Result<Owned>>,
+        genesis: bool,
+    ) -> LocalBoxFuture<'static, Result<Actor>> {
+        let (log, store, segment_bytes) = (self.log(gate), self.store(gate), self.segment_bytes);
+        let lines = self.dice.of(&[1, 2, 4]);
+        let source = Arc::new(Desk { log: self.log.clone(), gate: gate.clone(), told, owned });
+        Box::pin(async move {
+            let state = if genesis { State::default() } else { recover::start(&*log, &*store).await? };
+            let parts = inbox::Parts { log, source, pool: Pool::Inline, extra_hashes: Arc::default(), lines };
+            Ok(Actor::Inbox(Box::new(Inbox::new(parts, state).await?.with_segment_bytes(segment_bytes))))
         })
     }
 

@@ -78,12 +78,17 @@ pub fn changes(dice: &Dice, paths: u64, values: u64) -> Changes {
     (0..1 + dice.below(6)).map(one).collect()
 }
 
+/// The digest of a batch's content: of its lines by rising place, the first 8 bytes of the path's digest.
+pub fn digest_of(content: &Changes) -> String {
+    let place = |path: &str| sha256(path.as_bytes())[..16].to_owned();
+    let mut lines: Vec<_> = content.iter().map(|(path, target)| (place(path), line(path, target))).collect();
+    lines.sort_by(|a, b| a.0.cmp(&b.0));
+    sha256(lines.into_iter().map(|(_, line)| line).collect::<String>().as_bytes())
+}
+
 impl Producer {
     pub fn new(id: String, content: Changes, habit: Habit, replay: &mut Replay) -> Producer {
-        let mut lines: Vec<(String, String)> = // by rising place: the first 8 bytes of the path's digest
-            content.iter().map(|(path, target)| (sha256(path.as_bytes())[..16].to_owned(), line(path, target))).collect();
-        lines.sort_by(|a, b| a.0.cmp(&b.0));
-        let digest = sha256(lines.into_iter().map(|(_, line)| line).collect::<String>().as_bytes());
+        let digest = digest_of(&content);
         let changes = Arc::new(content.iter().map(|(path, target)| change(path, target)).collect());
         replay.written.insert((id.clone(), digest.clone()), content);
         let (basis, first, attempt, patience, next, answer) = (None, None, None, 0, 0, None);

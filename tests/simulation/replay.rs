@@ -60,6 +60,7 @@ pub enum Verdict {
     Valid,
     Duplicate,
     Conflict,
+    Repeated,
     Void,
 }
 
@@ -106,6 +107,8 @@ pub struct Replay {
     pub unchanged_dirty: u64,
     pub renewed_bins: u64,
     dirtied: BTreeSet<u64>,
+    /// What the first verdict on each inbox record was.
+    pub sequenced: BTreeMap<(u16, u64), Verdict>,
 }
 
 fn num(v: &Value, field: &str) -> u64 {
@@ -176,8 +179,12 @@ impl Replay {
             Some("root") => Ok(self.new_root(v["document"].as_str().unwrap_or_default())),
             Some("commit") => {
                 let batches = v["batches"].as_array().ok_or("a Commit without batches")?;
-                let verdicts = batches.iter().enumerate().map(|(i, b)| self.batch(seq, i as u64, b, &v["segments"]));
-                Ok(Did::Commit(verdicts.collect::<Result<_, _>>()?))
+                let mut held = BTreeSet::new();
+                let mut verdicts = Vec::new();
+                for (i, b) in batches.iter().enumerate() {
+                    verdicts.push(self.sequence(seq, i as u64, b, &v["segments"], &mut held)?);
+                }
+                Ok(Did::Commit(verdicts))
             }
             Some("cut") => Ok(self.cut(seq, v)),
             Some("checkpoint") => self.checkpoint(v),
@@ -196,6 +203,32 @@ impl Replay {
         self.roots.insert(version, document.to_owned());
         self.render_all |= before == 0 || self.role(before, "targets") != self.role(version, "targets");
         Did::Rotate
+    }
+
+    /// A batch with its place in the inbox, if it has one. Records of a partition get their verdicts in order.
+    fn sequence(
+        &mut self,
+        seq: u64,
+        index: u64,
+        b: &Value,
+        segments: &Value,
+        held: &mut BTreeSet<u16>,
+    ) -> Result<Verdict, String> {
+        let Some(place) = b["inbox"].as_array() else { return self.batch(seq, index, b, segments) };
+        let (partition, offset) = (place[0].as_u64().expect("a number") as u16, place[1].as_u64().expect("a number"));
+        let verdict = if self.sequenced.range((partition, offset)..=(partition, u64::MAX)).next().is_some() {
+            Verdict::Repeated
+        } else if held.contains(&partition) {
+            Verdict::Void
+        } else {
+            self.batch(seq, index, b, segments)?
+        };
+        match verdict {
+            Verdict::Repeated => {}
+            Verdict::Void => drop(held.insert(partition)),
+            _ => drop(self.sequenced.insert((partition, offset), verdict)),
+        }
+        Ok(verdict)
     }
 
     fn batch(&mut self, seq: u64, index: u64, b: &Value, segments: &Value) -> Result<Verdict, String> {

@@ -13,6 +13,7 @@ use tuflog::recover::Source;
 use crate::check::Checker;
 use crate::dice::Dice;
 use crate::disk::Disk;
+use crate::inbox::Owned;
 use crate::operator::{self, Operator, START};
 use crate::process::{Ground, Polled, Skewed, Slot, Worker};
 use crate::producer::{Habit, Producer, changes};
@@ -24,6 +25,7 @@ pub const STEPS: u64 = 1_200;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum At {
     Intake(usize),
+    Inbox(usize),
     Compactor(usize),
     Fold(usize, usize),
 }
@@ -34,6 +36,8 @@ pub struct World {
     pub checker: Checker,
     pub operator: Operator,
     pub intakes: Vec<Slot>,
+    /// With the partitions of the inbox that each one believes to be its own.
+    pub inboxes: Vec<(Slot, watch::Sender<tuflog::Result<Owned>>)>,
     pub compactors: Vec<(Slot, Arc<Skewed>)>,
     /// What each compactor says about the pointer.
     says: Vec<Arc<watch::Sender<Published>>>,
@@ -42,6 +46,8 @@ pub struct World {
     next_id: u64,
     paths: u64,
     values: u64,
+    /// How often somebody writes to the inbox.
+    letters: u64,
     crashes: u64,
     power: bool,
 }
@@ -68,7 +74,13 @@ impl World {
         let ground = Ground { dice: dice.clone(), log, disk, layout, segment_bytes, time };
         let (intakes, workers, compactors) = (1 + dice.index(3), 1 + dice.index(3), 1 + dice.index(3));
         let clock = |_| Arc::new(Skewed { world: ground.time.clone(), skew: AtomicI64::new(0) });
+        let (readers, partitions) = (1 + dice.index(3), checker.mail.partitions);
+        let share = |i| Ok((0..partitions).filter(|p| usize::from(*p) % readers == i).collect());
         World {
+            inboxes: (0..readers)
+                .map(|i| (Slot::new(format!("inbox {i}"), &dice), watch::channel(share(i)).0))
+                .collect(),
+            letters: dice.of(&[0, 3, 3, 8]),
             intakes: (0..intakes).map(|i| Slot::new(format!("intake {i}"), &dice)).collect(),
             says: (0..compactors).map(|_| Arc::new(watch::channel(Published::default()).0)).collect(),
             compactors: (0..compactors).map(|i| (Slot::new(format!("compactor {i}"), &dice), clock(i))).collect(),
@@ -92,6 +104,7 @@ impl World {
         let folds =
             self.workers.iter().enumerate().flat_map(|(w, worker)| (0..worker.slots.len()).map(move |p| (w, p)));
         let mut all: Vec<At> = (0..self.intakes.len()).map(At::Intake).collect();
+        all.extend((0..self.inboxes.len()).map(At::Inbox));
         all.extend((0..self.compactors.len()).map(At::Compactor));
         all.extend(folds.map(|(w, p)| At::Fold(w, p)));
         all
@@ -100,6 +113,7 @@ impl World {
     pub fn slot(&mut self, at: At) -> &mut Slot {
         match at {
             At::Intake(i) => &mut self.intakes[i],
+            At::Inbox(i) => &mut self.inboxes[i].0,
             At::Compactor(i) => &mut self.compactors[i].0,
             At::Fold(w, p) => &mut self.workers[w].slots[p],
         }
@@ -126,6 +140,10 @@ impl World {
         self.dice.trace(|| format!("{at:?} starts from {source:?}, genesis: {genesis}"));
         let starting = match at {
             At::Intake(i) => ground.intake(&self.intakes[i].gate, genesis, self.dice.of(&[1, 2, 4])),
+            At::Inbox(i) => {
+                let (slot, owned) = &self.inboxes[i];
+                ground.inbox(&slot.gate, self.checker.mail.told.clone(), owned.subscribe(), genesis)
+            }
             At::Compactor(i) => {
                 let (slot, clock) = &self.compactors[i];
                 let says = self.says[i].clone();
@@ -213,6 +231,7 @@ impl World {
         match at {
             At::Intake(_) => dice.hit("crashes: intake"),
             At::Compactor(_) => dice.hit("crashes: compactor"),
+            At::Inbox(_) => dice.hit("crashes: inbox"),
             At::Fold(..) => dice.hit("crashes: fold alone"),
         }
         self.slot(at).crash(&dice);
@@ -228,6 +247,7 @@ impl World {
         self.dice.trace(|| "the power goes".into());
         self.dice.hit("power losses");
         (0..self.intakes.len()).for_each(|i| self.crash(At::Intake(i)));
+        (0..self.inboxes.len()).for_each(|i| self.crash(At::Inbox(i)));
         (0..self.compactors.len()).for_each(|i| self.crash(At::Compactor(i)));
         (0..self.workers.len()).for_each(|w| self.crash_worker(w, self.dice.pct(10)));
         self.ground.disk.power_loss();
@@ -281,7 +301,25 @@ impl World {
                     state.flush().expect("a flush");
                 }
             }
-            23..=35 => self.producers_tick(),
+            23..=33 => self.producers_tick(),
+            34 if self.dice.pct(30) => {
+                // Somebody gains a partition before another has lost it, or loses it for a while.
+                let (i, p) =
+                    (self.dice.index(self.inboxes.len()), self.dice.index(self.checker.mail.partitions.into()));
+                self.dice.hit("inbox: partitions moved");
+                self.inboxes[i].1.send_modify(|owned| {
+                    if let Ok(owned) = owned
+                        && !owned.remove(&(p as u16))
+                    {
+                        owned.insert(p as u16);
+                    }
+                });
+            }
+            35 | 36 if self.dice.below(8) < self.letters => {
+                let content = changes(&self.dice, self.paths, self.values);
+                let Checker { mail, replay, .. } = &mut self.checker;
+                mail.write(&content, replay);
+            }
             _ => {
                 for _ in 0..1 + self.dice.below(8) {
                     self.turn(at);

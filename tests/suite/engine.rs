@@ -94,6 +94,8 @@ async fn start_at(
         health: Arc::default(),
         roles: Roles::default(),
         membership: None,
+        inbox: None,
+        extra_hashes: Arc::default(),
         patience_ms: 0,
     };
     (Engine::start(parts, state).await.unwrap(), log, store)

@@ -125,6 +125,8 @@ impl Site {
             health: Arc::default(),
             roles: Roles::default(),
             membership: None,
+            inbox: None,
+            extra_hashes: Arc::default(),
             patience_ms: 0,
         };
         let engine = Engine::start(parts, state).await.unwrap();

@@ -203,11 +203,17 @@ pub fn tool(cluster: &Cluster, name: &str, args: &[&str]) -> String {
 /// Pipes `input` through kcat.
 pub fn kcat(cluster: &Cluster, args: &[&str], input: &str) -> String {
     let mut command = Command::new("kcat");
-    command.args(["-b", &cluster.bootstrap()]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+    // -E: without it, it ends when a connection does.
+    command.args(["-E", "-b", &cluster.bootstrap()]).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("kcat: run make setup");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let written = child.stdin.take().unwrap().write_all(input.as_bytes());
     let out = child.wait_with_output().unwrap();
-    assert!(out.status.success());
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        written.is_ok() && out.status.success() && !said.contains("Delivery failed"),
+        "kcat {args:?}: {written:?} {said}"
+    );
     String::from_utf8(out.stdout).unwrap()
 }
 

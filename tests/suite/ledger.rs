@@ -35,7 +35,7 @@ fn settings(horizon: u64) -> Settings {
 }
 
 /// A ledger of 4 bins in 2 partitions and the given horizon: its next seq is 3.
-fn ledger(horizon: u64) -> State {
+pub fn ledger(horizon: u64) -> State {
     let mut state = State::default();
     let records = [
         Record::Format(Format { epoch: 1, bins: 4, partitions: 2 }),
@@ -51,7 +51,7 @@ fn ledger(horizon: u64) -> State {
 fn commit(id: &str, content: &str, basis: u64, parts: &[(u16, u32)], segments: &[(u16, u64)]) -> Record {
     let digest = sha256(content.as_bytes());
     Record::Commit(Commit {
-        batches: vec![BatchRef { id: id.into(), digest, basis, parts: parts.to_vec() }],
+        batches: vec![BatchRef { id: id.into(), digest, basis, parts: parts.to_vec(), inbox: None }],
         segments: segments
             .iter()
             .map(|(partition, offset)| SegmentRef { partition: *partition, offset: *offset, digest })
@@ -66,7 +66,7 @@ fn one(state: &mut State, seq: u64, record: &Record) -> Outcome {
     }
 }
 
-fn cut(n: u64, time: u64) -> Record {
+pub fn cut(n: u64, time: u64) -> Record {
     Record::Cut(Cut { n, time, folds_from: 0 })
 }
 
@@ -201,7 +201,13 @@ fn sample_bytes() -> Vec<(String, Vec<u8>)> {
     let batch_refs = batches.iter().zip(&cutting.parts);
     let commit = Record::Commit(Commit {
         batches: batch_refs
-            .map(|(b, parts)| BatchRef { id: b.id.clone(), digest: b.digest, basis: 2, parts: parts.clone() })
+            .map(|(b, parts)| BatchRef {
+                id: b.id.clone(),
+                digest: b.digest,
+                basis: 2,
+                parts: parts.clone(),
+                inbox: None,
+            })
             .collect(),
         segments: refs,
     });

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 use tuflog::change::{BatchRequest, ChangeRequest};
+use tuflog::error::Error;
+use tuflog::ledger::inbox::Reject;
 use tuflog::ledger::record::Renew;
 use tuflog::ledger::{self, Record};
 use tuflog::log::Partition;
@@ -59,8 +61,9 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("ledger.json", record_of::<ledger::Record>("A record of topic ledger")),
         ("changes.json", changes),
         ("folds.json", record_of::<ledger::report::FoldRecord>("A record of topic folds")),
+        ("inbox-rejects.json", record_of::<ledger::inbox::RejectRecord>("A record of topic inbox-rejects")),
         ("ledger-state.json", record_of::<ledger::saved::StateRecord>("A stored ledger state")),
-        ("batch.json", schema_of::<BatchRequest>("The body of POST /v1/batches")),
+        ("batch.json", schema_of::<BatchRequest>("The body of POST /v1/batches, and a record of topic inbox")),
         ("config.json", schema_of::<tuflog::config::Settings>("tuflog.toml")),
         ("openapi.json", serde_json::to_value(tuflog::http::openapi::document()).expect("JSON")),
     ]
@@ -132,6 +135,8 @@ async fn what_a_node_writes_is_what_the_schemas_say() {
         .collect();
     check.good("ledger.json", &Record::Renew(Renew { after: 1, time: 2 }).encode());
     assert_eq!(kinds.len(), 6, "all but renew: {kinds:?}");
+    let refusal = Reject::new((0, 1), Some("a".into()), &Error::invalid("changes", "no"), b"{");
+    check.good("inbox-rejects.json", &refusal.encode());
     let folds = records(&site, Partition::Folds).await;
     folds.iter().for_each(|r| check.good("folds.json", r));
     let mut lines = 0;

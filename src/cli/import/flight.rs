@@ -14,6 +14,7 @@ use crate::cli::failure::{Code, Failure, Outcome};
 use crate::cli::output::note;
 use crate::cli::source::chunk::Chunk;
 use crate::cli::write::was_known;
+use crate::client::Wait;
 use crate::error::Result;
 use crate::query::BatchAnswer;
 
@@ -86,7 +87,7 @@ pub async fn fly(
             let chunk = Rc::new(chunk);
             aloft.push(chunk.clone());
             flying.push(async move {
-                let posted = client.post(&chunk.id, "committed", |basis| chunk.body(basis)).await;
+                let posted = client.post(&chunk.id, Wait::Committed, None, |basis| chunk.body(basis)).await;
                 (chunk, posted)
             });
             continue;
@@ -110,7 +111,7 @@ pub async fn fly(
                 aloft.retain(|c| c.number != chunk.number);
                 match posted {
                     Ok(posted) => tally.add(chunk, posted),
-                    Err(e) => drop(failure.get_or_insert(about(e, &chunk))),
+                    Err(e) => drop(failure.get_or_insert(about(e.into(), &chunk))),
                 }
             }
             read = batches.recv(), if free && !ended && next.is_none() => match read {

@@ -23,7 +23,7 @@ use serde_json::json;
 
 use self::flight::Tally;
 use self::progress::Display;
-use super::client::{Client, ServerArgs};
+use super::client::ServerArgs;
 use super::failure::{Code, Failure, Outcome};
 use super::output::{count, duration, line, note, plural};
 use super::source::{self, Format};
@@ -91,7 +91,7 @@ pub struct ImportArgs {
 pub async fn run(args: ImportArgs) -> Outcome {
     let source = source::open(args.format, &args.files)?;
     let salt = salt(args.again.clone())?;
-    let client = Client::new(&args.server)?;
+    let client = args.server.client()?;
     let display = Display::new(source.progress());
     let batches = reader::start(source, args.batch_size as usize, salt.clone())?;
     let mut tally = Tally::default();

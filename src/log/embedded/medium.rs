@@ -271,6 +271,8 @@ fn key(of: Partition, at: Offset) -> [u8; 11] {
         Partition::Ledger => (0, 0),
         Partition::Folds => (1, 0),
         Partition::Changes(id) => (2, id),
+        Partition::Inbox(id) => (3, id),
+        Partition::Rejects => (4, 0),
     };
     let mut key = [kind; 11];
     key[1..3].copy_from_slice(&id.to_be_bytes());
@@ -286,6 +288,8 @@ fn parse_key(key: &[u8]) -> Result<(Partition, Offset)> {
         [0, 0, 0] => Ok((Partition::Ledger, at)),
         [1, 0, 0] => Ok((Partition::Folds, at)),
         [2, high, low] => Ok((Partition::Changes(u16::from_be_bytes([*high, *low])), at)),
+        [3, high, low] => Ok((Partition::Inbox(u16::from_be_bytes([*high, *low])), at)),
+        [4, 0, 0] => Ok((Partition::Rejects, at)),
         _ => Err(foreign()),
     }
 }
@@ -326,11 +330,13 @@ mod tests {
             (Partition::Changes(0), 7),
             (Partition::Changes(1), 0),
             (Partition::Changes(256), u64::MAX),
+            (Partition::Inbox(1), 2),
+            (Partition::Rejects, 0),
         ];
         assert!(places.iter().map(|(of, at)| key(*of, *at)).is_sorted());
         assert!(places.iter().all(|(of, at)| parse_key(&key(*of, *at)).unwrap() == (*of, *at)));
         assert!(key(Partition::Changes(u16::MAX), u64::MAX).as_slice() < FORMAT_KEY);
-        for foreign in [&b""[..], b"\x00", b"\x00\x00\x01\0\0\0\0\0\0\0\0", b"\x03\x00\x00\0\0\0\0\0\0\0\0", FORMAT_KEY]
+        for foreign in [&b""[..], b"\x00", b"\x00\x00\x01\0\0\0\0\0\0\0\0", b"\x05\x00\x00\0\0\0\0\0\0\0\0", FORMAT_KEY]
         {
             assert!(parse_key(foreign).is_err());
         }

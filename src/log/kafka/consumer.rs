@@ -15,7 +15,7 @@ use rdkafka::{Offset as Place, TopicPartitionList};
 use super::link::{Context, words};
 use super::{PATIENCE, Shared, lock};
 use crate::error::{Error, Result};
-use crate::log::{Offset, Record};
+use crate::log::{Offset, Partition, Record};
 
 /// How many consumers wait for the next fetch.
 const IDLE: usize = 4;
@@ -59,8 +59,9 @@ impl Cursor {
     }
 
     /// A consumer that goes along with a partition from `at` on.
-    pub fn tail(shared: &Arc<Shared>, topic: &str, partition: i32, at: Offset) -> Result<Cursor> {
-        let mut cursor = Cursor::new(shared, &shared.link.tail())?;
+    pub fn tail(shared: &Arc<Shared>, of: Partition, at: Offset) -> Result<Cursor> {
+        let (topic, partition) = shared.topics.place(of)?;
+        let mut cursor = Cursor::new(shared, &shared.link.tail(of))?;
         cursor.assign(topic, partition, at)?;
         Ok(cursor)
     }

@@ -1,21 +1,23 @@
 //! What all of librdkafka's clients share: settings, what they complain about, and how their errors read.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 
-use super::group::group_id;
 use super::{KafkaSettings, lock};
+use crate::bins::PartitionId;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind, Result};
-use crate::log::Offset;
+use crate::log::{Offset, Partition, TakenIn};
 
 /// The largest record that is taken. Segments are at most 512 KiB; the rest is room to grow.
 pub(super) const MAX_RECORD_BYTES: usize = 2 << 20;
@@ -196,9 +198,15 @@ impl Link {
     }
 
     /// Of a reader that goes along with its partition. The group only lets librdkafka assign; nobody ever joins it.
-    pub fn tail(&self) -> ClientConfig {
+    /// What strangers write in transactions is theirs to take back; our own topics have none that could stall us.
+    pub fn tail(&self, of: Partition) -> ClientConfig {
         let ahead = [("queued.max.messages.kbytes", AHEAD_KBYTES), ("fetch.queue.backoff.ms", "5")];
-        self.consumer(&[&ahead[..], &[("fetch.wait.max.ms", "500"), ("fetch.error.backoff.ms", "50")]].concat())
+        let mut config =
+            self.consumer(&[&ahead[..], &[("fetch.wait.max.ms", "500"), ("fetch.error.backoff.ms", "50")]].concat());
+        if matches!(of, Partition::Inbox(_)) {
+            config.set("isolation.level", "read_committed");
+        }
+        config
     }
 
     /// Of `fetch`: one record, and no waiting at the end.
@@ -227,11 +235,10 @@ impl Link {
         self.config(&[defaults, &[("fetch.min.bytes", "1")]].concat(), &ours)
     }
 
-    /// Of a member of the folds' group. A session ends 6 s after its last heartbeat, the least that brokers admit.
-    pub fn member(&self, member: &str) -> ClientConfig {
-        let group = group_id(&self.settings.repo);
+    /// Of a member of a group. A session ends 6 s after its last heartbeat, the least that brokers admit.
+    pub fn member(&self, group: &str, member: &str) -> ClientConfig {
         let ours = [
-            ("group.id", group.as_str()),
+            ("group.id", group),
             ("group.instance.id", member),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("auto.offset.reset", "latest"),
@@ -240,15 +247,23 @@ impl Link {
             ("fetch.message.max.bytes", "1"),
             ("queued.min.messages", "1"),
         ];
-        self.config(&[("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "1500")], &ours)
+        let times = [
+            ("session.timeout.ms", "6000"),
+            ("heartbeat.interval.ms", "1500"),
+            // Also how long a rebalance waits for a member that died in it; the default is 5 minutes.
+            ("max.poll.interval.ms", "10000"),
+        ];
+        self.config(&times, &ours)
     }
 
     pub fn admin(&self) -> ClientConfig {
         self.config(&[], &[])
     }
 
-    pub fn asker(&self) -> Result<Asker> {
-        let config = self.config(&[], &[("isolation.level", "read_uncommitted"), ("enable.auto.commit", "false")]);
+    /// Of a client that asks; about a group, if one is named. It never joins it.
+    pub fn asker(&self, group: Option<&str>) -> Result<Asker> {
+        let mut config = self.config(&[], &[("isolation.level", "read_uncommitted"), ("enable.auto.commit", "false")]);
+        group.map(|group| config.set("group.id", group));
         Ok(Asker { client: self.create(&config)?, trouble: self.trouble.clone() })
     }
 }
@@ -264,6 +279,29 @@ fn wrong_setting(e: KafkaError) -> Error {
     }
 }
 
+/// What the group of a client has committed of partitions of a topic, where it has. Blocks.
+pub(super) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[PartitionId],
+    patience: Duration,
+) -> Result<BTreeMap<PartitionId, Offset>> {
+    let failed = |e| Error::unavailable(format!("the group's offsets of {topic}: {}", words(&e)));
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, i32::from(*partition));
+    }
+    let mut offsets = BTreeMap::new();
+    for place in consumer.committed_offsets(list, patience).map_err(failed)?.elements() {
+        place.error().map_err(failed)?;
+        let offset = place.offset().to_raw().and_then(|at| u64::try_from(at).ok());
+        if let (Ok(partition), Some(offset)) = (PartitionId::try_from(place.partition()), offset) {
+            offsets.insert(partition, offset);
+        }
+    }
+    Ok(offsets)
+}
+
 /// A client for questions. Its methods block.
 pub(super) struct Asker {
     client: BaseConsumer<Context>,
@@ -271,12 +309,25 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// The high watermark.
-    pub fn end(&self, topic: &str, partition: i32, patience: Duration) -> Result<Offset> {
+    /// The first offset and the high watermark.
+    pub fn span(&self, topic: &str, partition: i32, patience: Duration) -> Result<Range<Offset>> {
         match self.client.fetch_watermarks(topic, partition, patience) {
-            Ok((_, high)) => Ok(u64::try_from(high).unwrap_or(0)),
+            Ok((low, high)) => Ok(u64::try_from(low).unwrap_or(0)..u64::try_from(high).unwrap_or(0)),
             Err(e) => Err(Error::unavailable(format!("the end of {topic}, partition {partition}: {}", words(&e)))),
         }
+    }
+
+    /// How far the group of this client is with a topic.
+    pub fn taken_in(&self, topic: &str, patience: Duration) -> Result<Vec<TakenIn>> {
+        let width = self.topic(topic)?.topics().first().map_or(0, |t| t.partitions().len());
+        let partitions: Vec<PartitionId> = (0..PartitionId::MAX).take(width).collect();
+        let told = committed(&self.client, topic, &partitions, patience)?;
+        let one = |partition: PartitionId| {
+            let span = self.span(topic, partition.into(), patience)?;
+            let decided = told.get(&partition).map_or(span.start, |told| span.start.max(*told));
+            Ok(TakenIn { partition, decided, end: span.end })
+        };
+        partitions.into_iter().map(one).collect()
     }
 
     /// What the brokers know about a topic. Tries until it has an answer, is refused, or loses patience.

@@ -55,10 +55,7 @@ impl KafkaReader {
         let at = self.behind();
         let cursor = match self.cursor.take() {
             Some(cursor) => cursor,
-            None => {
-                let (topic, partition) = self.shared.topics.place(self.of)?;
-                Cursor::tail(&self.shared, topic, partition, at)?
-            }
+            None => Cursor::tail(&self.shared, self.of, at)?,
         };
         Ok(self.cursor.insert(cursor))
     }

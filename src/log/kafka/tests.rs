@@ -13,10 +13,11 @@ fn nowhere() -> KafkaLog {
     settings.options.insert("sasl.password".into(), "hush".into());
     assert!(!format!("{settings:?}").contains("hush"));
     let (link, asking, dropping) = start(&settings).unwrap();
-    let (producers, asker) = (Producers::new(&link).unwrap(), Arc::new(link.asker().unwrap()));
+    let (producers, asker) = (Producers::new(&link).unwrap(), Arc::new(link.asker(None).unwrap()));
     let topics = Topics::of(&link, 4);
     let (pickers, known, closed) = (Pickers::default(), Mutex::default(), CancellationToken::new());
-    let shared = Shared { link, topics, producers, pickers, asker, asking, dropping, known, closed };
+    let inbox_asker = OnceCell::new();
+    let shared = Shared { link, topics, producers, pickers, asker, inbox_asker, asking, dropping, known, closed };
     KafkaLog { shared: Arc::new(shared) }
 }
 

@@ -19,14 +19,27 @@ enum Width {
     One,
     /// As many as the repository has.
     Repository,
+    /// Any number; as many as the repository has when we create it.
+    Any,
 }
 
 /// Every topic of a repository: the end of its name.
-const TOPICS: [(&str, Width); 3] = [("changes", Width::Repository), ("ledger", Width::One), ("folds", Width::One)];
+const TOPICS: [(&str, Width); 5] = [
+    ("changes", Width::Repository),
+    ("ledger", Width::One),
+    ("folds", Width::One),
+    ("inbox", Width::Any),
+    ("inbox-rejects", Width::One),
+];
 /// Their places in [`TOPICS`].
 const CHANGES: usize = 0;
 const LEDGER: usize = 1;
 const FOLDS: usize = 2;
+const INBOX: usize = 3;
+const REJECTS: usize = 4;
+
+/// The largest record that a new inbox takes; the operator may alter it.
+const MAX_INBOX_BYTES: &str = "8388608";
 
 /// How long a new topic may take to get its leaders.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -37,7 +50,7 @@ enum Rule {
     AtLeast(i64),
 }
 
-/// The rules of every topic; a topic with copies must also write two of them before it answers.
+/// The rules of the log itself; a topic with copies must also write two of them before it answers.
 const RULES: [(&str, Rule); 7] = [
     ("cleanup.policy", Rule::Is("delete")),
     ("retention.ms", Rule::Is("-1")),
@@ -49,6 +62,22 @@ const RULES: [(&str, Rule); 7] = [
     // What was sent is kept: a broker that packs again could use a codec that readers do not have.
     ("compression.type", Rule::Is("producer")),
 ];
+
+/// The rules of the inbox and its rejects: how long they keep what is the operator's choice.
+const INBOX_RULES: [(&str, Rule); 3] = [
+    ("cleanup.policy", Rule::Is("delete")),
+    ("unclean.leader.election.enable", Rule::Is("false")),
+    // Producers pack with what they like. The broker packs again, with what every intake can read.
+    ("compression.type", Rule::Is("lz4")),
+];
+
+/// The rules of one of [`TOPICS`].
+fn rules(topic: usize) -> &'static [(&'static str, Rule)] {
+    match topic {
+        INBOX | REJECTS => &INBOX_RULES,
+        _ => &RULES,
+    }
+}
 
 /// What `tuflog init` asks for.
 #[derive(Clone, Copy)]
@@ -74,6 +103,8 @@ impl Topics {
         match of {
             Partition::Ledger => Ok((&self.names[LEDGER], 0)),
             Partition::Folds => Ok((&self.names[FOLDS], 0)),
+            Partition::Inbox(p) => Ok((&self.names[INBOX], p.into())),
+            Partition::Rejects => Ok((&self.names[REJECTS], 0)),
             Partition::Changes(p) if p < self.partitions => Ok((&self.names[CHANGES], p.into())),
             Partition::Changes(p) => {
                 let (name, have) = (&self.names[CHANGES], self.partitions);
@@ -160,16 +191,16 @@ pub(super) async fn check(link: &Link, asker: &Arc<Asker>, asking: &Worker) -> R
     let specifiers: Vec<_> = found.iter().map(|(name, _)| ResourceSpecifier::Topic(name)).collect();
     let answers =
         admin.describe_configs(&specifiers, &options()).await.map_err(|e| failed("describe the topics", &e))?;
-    for ((name, copies), answer) in found.iter().zip(answers) {
+    for (topic, ((name, copies), answer)) in found.iter().zip(answers).enumerate() {
         let settings = answer.map_err(|code| refused(name, "describe configs", code))?;
-        check_settings(name, *copies, &settings)?;
+        check_settings(name, rules(topic), *copies, &settings)?;
     }
     Ok(Topics::of(link, partitions))
 }
 
-fn check_settings(name: &str, copies: usize, settings: &ConfigResource) -> Result<()> {
+fn check_settings(name: &str, rules: &[(&str, Rule)], copies: usize, settings: &ConfigResource) -> Result<()> {
     let insync = ("min.insync.replicas", Rule::AtLeast(2));
-    for (setting, rule) in RULES.iter().chain((copies > 1).then_some(&insync)) {
+    for (setting, rule) in rules.iter().chain((copies > 1).then_some(&insync)) {
         let value = settings.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
         let (good, must) = match rule {
             Rule::Is(must) => (value == *must, (*must).to_owned()),
@@ -202,21 +233,26 @@ pub(super) async fn create(
     let (max, insync) = (MAX_MESSAGE_BYTES.to_string(), min_insync.to_string());
     let mut missing = Vec::new();
     let there = find_all(link, asker, asking).await?;
-    for ((name, topic), (_, width)) in there.iter().zip(TOPICS) {
+    for (i, ((name, topic), (_, width))) in there.iter().zip(TOPICS).enumerate() {
         let want = if width == Width::One { 1 } else { partitions };
         match topic {
-            Some(topic) if topic.partitions != usize::from(want) => {
+            Some(topic) if topic.partitions != usize::from(want) && width != Width::Any => {
                 let have = topic.partitions;
                 return Err(Error::invalid("kafka", format!("topic {name} has {have} partitions, must have {want}")));
             }
             Some(_) => {}
             None => {
                 let new = NewTopic::new(name, want.into(), TopicReplication::Fixed(replication.into()));
-                let new = RULES.iter().fold(new, |new, (setting, rule)| match rule {
+                let new = rules(i).iter().fold(new, |new, (setting, rule)| match rule {
                     Rule::Is(must) => new.set(setting, must),
                     Rule::AtLeast(_) => new,
                 });
-                missing.push(new.set("max.message.bytes", &max).set("min.insync.replicas", &insync));
+                let new = match i {
+                    INBOX => new.set("retention.ms", "-1").set("max.message.bytes", MAX_INBOX_BYTES),
+                    REJECTS => new.set("retention.ms", "-1"),
+                    _ => new.set("max.message.bytes", &max),
+                };
+                missing.push(new.set("min.insync.replicas", &insync));
             }
         }
     }

@@ -89,8 +89,9 @@ fn void_and_repeated_records_are_legal() {
     for record in &records {
         r.append(Record::decode(&record.payload).unwrap()); // late copies of everything
     }
-    let BatchRef { digest, .. } = BatchRef { id: "z".into(), digest: [1; 32], basis: 0, parts: vec![(0, 1)] };
-    let nowhere = BatchRef { id: "nowhere".into(), digest, basis: 0, parts: vec![(0, 1)] };
+    let BatchRef { digest, .. } =
+        BatchRef { id: "z".into(), digest: [1; 32], basis: 0, parts: vec![(0, 1)], inbox: None };
+    let nowhere = BatchRef { id: "nowhere".into(), digest, basis: 0, parts: vec![(0, 1)], inbox: None };
     r.append(Record::Commit(Commit { batches: vec![nowhere], segments: vec![] }));
     r.publish("b", vec![add("x", "b")]);
     let report = clean(r.audit());

@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::cli::failure::{Code, Failure};
+use super::Failure;
 use crate::error::{Error, Kind};
 use crate::http::{ErrorAnswer, ErrorDetail};
 
@@ -36,16 +36,13 @@ pub struct Again {
 /// There was no answer. `met` says whether there ever was one.
 pub fn none(server: &str, e: &reqwest::Error, met: bool) -> Try {
     if e.is_builder() {
-        return Try::Final(Failure::usage(format!("cannot ask {server}: {}", cause(e))));
+        return Try::Final(Failure::Setup(format!("cannot ask {server}: {}", cause(e))));
     }
     let (cause, refused) = (cause(e), e.is_connect());
-    let why = match (refused, met) {
-        (true, false) => Failure::new(Code::TryAgain, format!("no tuflog answers at {server}: {cause}"))
-            .hint("start it with `tuflog serve --data DIR`, or say where it is with --server URL or TUFLOG_SERVER"),
-        (true, true) => Failure::new(Code::TryAgain, format!("{server} is gone: {cause}"))
-            .hint("run the command again when it is back"),
-        (false, _) => Failure::new(Code::TryAgain, format!("{server} did not finish its answer: {cause}"))
-            .hint("run the command again"),
+    let server = server.to_owned();
+    let why = match refused {
+        true => Failure::Unreachable { server, cause, met },
+        false => Failure::Unanswered { server, cause },
     };
     Try::Again(Again { why, asked_ms: None, basis: None, indeterminate: !refused, refused })
 }
@@ -75,25 +72,21 @@ pub fn read(server: &str, status: StatusCode, retry_after_s: Option<u64>, body: 
     };
     let ErrorDetail { kind: name, message, field, retry_after_s: in_body, basis } = error;
     let kind = kind(&name, status);
-    let why =
-        Failure::from(Error { kind, message, field, basis: None, too_large: status == StatusCode::PAYLOAD_TOO_LARGE });
+    let error = Error { kind, message, field, basis: None, too_large: status == StatusCode::PAYLOAD_TOO_LARGE };
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Try::Final(
-            why.hint("give a token with the scope this needs: --token-file FILE, or the variable TUFLOG_TOKEN"),
-        ),
-        StatusCode::NOT_FOUND => Try::Absent { why, basis },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Try::Final(Failure::Denied(error.to_string())),
+        StatusCode::NOT_FOUND => Try::Absent { why: Failure::NotFound(error.to_string()), basis },
         // 408: the body did not come in time.
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-            again(why, retry_after_s.or(in_body), basis, kind == Kind::Indeterminate)
+            again(Failure::Answered(error), retry_after_s.or(in_body), basis, kind == Kind::Indeterminate)
         }
-        _ => Try::Final(why),
+        _ => Try::Final(Failure::Answered(error)),
     }
 }
 
 /// What answered is no tuflog.
 fn stranger(server: &str, status: StatusCode, said: &str) -> Failure {
-    Failure::new(Code::Failed, format!("{server} answered {status}, not as a tuflog does: {said}"))
-        .hint("is that the address of a tuflog? Say where it is with --server URL")
+    Failure::Stranger { server: server.to_owned(), status: status.as_u16(), said: said.to_owned() }
 }
 
 /// The kind by its name; the API has more of them than there are things to do.
@@ -136,14 +129,13 @@ mod tests {
     #[test]
     fn refusals_are_final_and_say_what_the_server_said() {
         let body = r#"{"error":{"kind":"Invalid","message":"is required","field":"changes[0].length"}}"#;
-        let Try::Final(Failure::Said { code, message, .. }) = answered(400, body) else { panic!() };
-        assert_eq!((code, message.as_str()), (Code::Failed, "changes[0].length: is required"));
+        let Try::Final(failure @ Failure::Answered(_)) = answered(400, body) else { panic!() };
+        assert_eq!((failure.kind(), failure.to_string().as_str()), (Kind::Invalid, "changes[0].length: is required"));
         let body = r#"{"error":{"kind":"Forbidden","message":"no"}}"#;
-        let Try::Final(Failure::Said { hint: Some(hint), .. }) = answered(403, body) else { panic!() };
-        assert!(hint.contains("--token-file"));
+        assert!(matches!(answered(403, body), Try::Final(Failure::Denied(_))));
         let body = r#"{"error":{"kind":"Corrupt","message":"x"}}"#;
-        let Try::Final(Failure::Said { code, .. }) = answered(500, body) else { panic!() };
-        assert_eq!(code, Code::Corrupt);
+        let Try::Final(failure) = answered(500, body) else { panic!() };
+        assert_eq!(failure.kind(), Kind::Corrupt);
         let body = r#"{"error":{"kind":"NotFound","message":"no batch","basis":9}}"#;
         assert!(matches!(answered(404, body), Try::Absent { basis: Some(9), .. }));
     }
@@ -151,8 +143,8 @@ mod tests {
     #[test]
     fn who_is_no_tuflog_is_told_apart() {
         for (status, body) in [(200, "<html>"), (404, "404 page not found"), (500, "")] {
-            let Try::Final(Failure::Said { message, .. }) = answered(status, body) else { panic!("{status}") };
-            assert!(message.contains("not as a tuflog does"), "{message}");
+            let Try::Final(failure) = answered(status, body) else { panic!("{status}") };
+            assert!(failure.to_string().contains("not as a tuflog does"), "{failure}");
         }
     }
 }

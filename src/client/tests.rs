@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 
 use super::*;
+use crate::error::Kind;
 
 /// A server that answers the requests that come with these, in order (`None`: it hangs up), and gives what was asked.
 fn scripted(answers: Vec<Option<(u16, &'static str)>>) -> (Client, std::thread::JoinHandle<Vec<(String, Value)>>) {
@@ -38,14 +39,14 @@ fn scripted(answers: Vec<Option<(u16, &'static str)>>) -> (Client, std::thread::
         }
         asked
     };
-    let args = ServerArgs { server, token_file: None, retry_for: Some(60) };
-    (Client::new(&args).unwrap_or_else(|f| panic!("{f:?}")), std::thread::spawn(serve))
+    let settings = Settings { retry_for_ms: Some(60_000), ..Settings::new([server]) };
+    (Client::new(&settings).unwrap_or_else(|f| panic!("{f:?}")), std::thread::spawn(serve))
 }
 
-fn post(client: &Client) -> Outcome<Posted> {
+fn post(client: &Client) -> Result<Posted> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let body = |basis: Option<u64>| serde_json::to_vec(&serde_json::json!({"id": "b", "basis": basis})).unwrap();
-    runtime.block_on(client.post("b", "committed", body))
+    runtime.block_on(client.post("b", Wait::Committed, None, body))
 }
 
 const GOOD: Option<(u16, &str)> = Some((202, r#"{"batch":"b","seq":9,"basis":7,"state":"committed"}"#));
@@ -83,8 +84,8 @@ fn a_batch_whose_basis_is_too_old_is_looked_up_in_the_whole_history() {
 #[test]
 fn a_refusal_is_not_tried_again() {
     let (client, server) = scripted(vec![Some((409, r#"{"error":{"kind":"Conflict","message":"other content"}}"#))]);
-    let Err(Failure::Said { code, .. }) = post(&client) else { panic!("refused") };
-    assert_eq!((code, server.join().unwrap().len()), (Code::Failed, 1));
+    let Err(failure) = post(&client) else { panic!("refused") };
+    assert_eq!((failure.kind(), server.join().unwrap().len()), (Kind::Conflict, 1));
 }
 
 #[test]
@@ -97,13 +98,12 @@ fn pauses_grow_and_keep_to_what_the_server_asked() {
 
 #[test]
 fn only_a_url_of_a_server_is_one() {
-    let args = |server: &str| ServerArgs { server: server.into(), token_file: None, retry_for: None };
+    let args = |server: &str| Settings::new([server]);
     for bad in ["", "localhost", "ftp://x", "/srv", ":80", "x:port"] {
-        let Err(Failure::Said { code, .. }) = Client::new(&args(bad)) else { panic!("{bad}") };
-        assert_eq!(code, Code::Usage, "{bad}");
+        assert!(matches!(Client::new(&args(bad)), Err(Failure::Setup(_))), "{bad}");
     }
     let client = Client::new(&args("http://127.0.0.1:1/prefix")).unwrap_or_else(|f| panic!("{f:?}"));
-    assert_eq!(client.base.join("v1/status").unwrap().as_str(), "http://127.0.0.1:1/prefix/v1/status");
+    assert_eq!(client.base().join("v1/status").unwrap().as_str(), "http://127.0.0.1:1/prefix/v1/status");
     for (short, long) in [("localhost:8080", "http://localhost:8080"), ("[::1]:80", "http://[::1]")] {
         assert_eq!(Client::new(&args(short)).unwrap_or_else(|f| panic!("{f:?}")).server(), long);
     }
@@ -111,11 +111,37 @@ fn only_a_url_of_a_server_is_one() {
 
 #[test]
 fn a_server_that_never_answered_is_tried_for_as_long_as_the_user_says() {
-    let patience = |retry_for| {
-        let args = ServerArgs { server: "http://127.0.0.1:1".into(), token_file: None, retry_for };
-        let client = Client::new(&args).unwrap_or_else(|f| panic!("{f:?}"));
+    let patience = |retry_for_ms| {
+        let settings = Settings { retry_for_ms, ..Settings::new(["http://127.0.0.1:1"]) };
+        let client = Client::new(&settings).unwrap_or_else(|f| panic!("{f:?}"));
         (client.never_there_ms, client.retry_for_ms)
     };
     assert_eq!(patience(None), (NEVER_THERE_MS, RETRY_FOR_MS));
-    assert_eq!(patience(Some(7)), (7_000, 7_000));
+    assert_eq!(patience(Some(7)), (7, 7));
+}
+
+#[test]
+fn what_one_server_cannot_take_another_gets_at_once_with_the_same_id() {
+    let busy = Some((503, r#"{"error":{"kind":"Unavailable","message":"full","retry_after_s":30}}"#));
+    let (first, one) = scripted(vec![busy]);
+    let (second, two) = scripted(vec![GOOD]);
+    let servers = ["http://127.0.0.1:1".into(), first.server().to_owned(), second.server().to_owned()];
+    let client = Client::new(&Settings::new(servers)).unwrap_or_else(|f| panic!("{f:?}"));
+    let posted = post(&client).unwrap_or_else(|f| panic!("{f:?}"));
+    assert_eq!((posted.receipt.seq, posted.tries), (9, 3));
+    assert_eq!(one.join().unwrap()[0].1, two.join().unwrap()[0].1);
+}
+
+#[test]
+fn publish_waits_for_the_checkpoint_and_keeps_the_basis_of_the_receipt() {
+    let done = Some((200, r#"{"batch":"b","seq":9,"basis":30,"state":"published","checkpoint":4}"#));
+    let (client, server) = scripted(vec![GOOD, GOOD, done]);
+    let change = crate::change::ChangeRequest::parse(br#"{"op":"remove","path":"x"}"#).unwrap();
+    let batch = BatchRequest { id: Some("b".into()), basis: Some(5), changes: vec![change] };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let receipt = runtime.block_on(client.publish(&batch, Wait::Published)).unwrap_or_else(|f| panic!("{f:?}"));
+    assert_eq!(receipt.checkpoint, Some(4));
+    let asked = server.join().unwrap();
+    assert!(asked.iter().all(|(to, body)| to == "POST /v1/batches?wait=published" && body["id"] == "b"));
+    assert_eq!(asked.iter().map(|(_, body)| body["basis"].as_u64()).collect::<Vec<_>>(), [Some(5), Some(7), Some(7)]);
 }
