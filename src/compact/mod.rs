@@ -13,6 +13,7 @@ mod entries;
 mod pointer;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -83,6 +84,8 @@ pub struct Compactor {
     parts: Parts,
     follower: Follower,
     folds: Box<dyn Reader>,
+    /// What of topic `folds` has been read.
+    folds_read: Range<Offset>,
     /// Reports beyond the last Checkpoint, by (cut, partition) and part.
     reports: BTreeMap<(u64, PartitionId), BTreeMap<u32, FoldReport>>,
     /// The entries of the last checkpoint's snapshot, and its targets.json.
@@ -111,12 +114,17 @@ pub struct Compactor {
 impl Compactor {
     /// Goes on from a ledger state.
     pub async fn new(parts: Parts, state: State) -> Result<Compactor> {
-        let folds = parts.log.reader(Partition::Folds, state.open.as_ref().map_or(0, |o| o.folds_from));
+        let folds_from = match &state.open {
+            Some(open) => open.folds_from,
+            None => parts.log.end(Partition::Folds).await?,
+        };
+        let folds = parts.log.reader(Partition::Folds, folds_from);
         let follower = Follower::new(&*parts.log, state).await?;
         let mut compactor = Compactor {
             parts,
             follower,
             folds,
+            folds_read: folds_from..folds_from,
             reports: BTreeMap::new(),
             last: None,
             built: None,
@@ -231,6 +239,11 @@ impl Compactor {
     fn enter_cut(&mut self) -> Result<()> {
         let state = &self.follower.state;
         let Some(open) = &state.open else { return Ok(()) };
+        if open.folds_from < self.folds_read.start {
+            // Cut by another, and perhaps reported, before this compactor began to read the reports.
+            self.folds.seek(open.folds_from);
+            self.folds_read = open.folds_from..open.folds_from;
+        }
         (self.built, self.state_objects, self.waiting_since) = (None, None, None);
         self.last_cut_ticks = Some(self.parts.clock.ticks_ms());
         self.cut_seqs.insert(open.n, open.seq);
@@ -244,6 +257,7 @@ impl Compactor {
         let records = self.folds.read(READ_BYTES).await?;
         let worked = !records.is_empty();
         for r in records {
+            self.folds_read.end = r.offset + 1;
             let at = |e: Error| e.context(format!("folds offset {}", r.offset));
             let report = FoldReport::decode(&r.payload).map_err(at)?;
             if report.n <= self.follower.state.done {
@@ -286,7 +300,8 @@ impl Compactor {
         }
         self.check_clock(now)?;
         let n = self.follower.state.cut + 1;
-        let folds_from = self.parts.log.end(Partition::Folds).await?;
+        // The reports of this cut stand behind all that was read before it is there.
+        let folds_from = self.folds_read.end;
         self.own_cut = n;
         self.append(Record::Cut(Cut { n, time: now, folds_from })).await
     }

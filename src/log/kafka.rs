@@ -18,6 +18,7 @@
 //! ```text
 //!   append ─► room (bounded by bytes) ─► producer: changes │ ledger and folds ─► delivery ─► answer
 //!   reader ─► consumer of its own: woken as soon as librdkafka has a record
+//!             at the end of the ledger one for all of them ([`tail`])
 //!   fetch  ─► a few idle consumers, assigned at the offset, one record each
 //!   end    ─► one thread that asks and waits
 //! ```
@@ -31,13 +32,14 @@
 //! - Dropping a consumer takes 100 ms: a thread does it.
 //! - The first append of a producer takes about 0.5 s: it asks for its id and looks again for a broker after that long.
 //!
-//! It spawns no task; it has two threads of its own beside librdkafka's. It needs a tokio runtime for its timers.
+//! It spawns no task; it has three threads of its own beside librdkafka's. It needs a tokio runtime for its timers.
 
 mod consumer;
 mod group;
 mod link;
 mod producer;
 mod reader;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -59,6 +61,7 @@ use self::group::{FOLDS, Group, INBOX, group_id};
 use self::link::{Asker, Link};
 use self::producer::Producers;
 use self::reader::KafkaReader;
+use self::tail::Tail;
 use self::topics::Topics;
 use self::worker::Worker;
 use super::{Inbox, Log, Membership, Offset, Partition, Reader, Record, TakenIn};
@@ -125,6 +128,8 @@ struct Shared {
     topics: Topics,
     producers: Producers,
     pickers: Pickers,
+    /// Where readers at the ledger's end read, once there is one.
+    tail: Mutex<Option<Arc<Tail>>>,
     asker: Arc<Asker>,
     /// Asks about the group of the inbox, once somebody wants to know.
     inbox_asker: OnceCell<Arc<Asker>>,
@@ -151,8 +156,9 @@ impl KafkaLog {
         let producers = Producers::new(&link)?;
         let topics = topics::check(&link, &asker, &asking).await?;
         let (pickers, known, closed) = (Pickers::default(), Mutex::default(), CancellationToken::new());
-        let inbox_asker = OnceCell::new();
-        let shared = Shared { link, topics, producers, pickers, asker, inbox_asker, asking, dropping, known, closed };
+        let (tail, inbox_asker) = (Mutex::default(), OnceCell::new());
+        let shared =
+            Shared { link, topics, producers, pickers, tail, asker, inbox_asker, asking, dropping, known, closed };
         Ok(KafkaLog { shared: Arc::new(shared) })
     }
 

@@ -3,20 +3,26 @@
 //! What is there when a reader is placed is not skipped over in silence: until it has seen that much, a read waits for
 //! it (some milliseconds, or `Unavailable`). After that a read takes what has arrived and waits for nothing.
 //!
-//! A seek takes a new consumer (8 ms and more), but for a short step forward, as a fold's scout makes at every cut.
+//! A seek takes a new consumer (8 ms and more), but for a short step forward, and for readers of the ledger that stand
+//! near its end: those share one ([`Tail`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
 use super::consumer::{Cursor, Event};
-use super::{PATIENCE, Shared, closed};
+use super::tail::Tail;
+use super::{PATIENCE, Shared, closed, lock};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Offset, Partition, Reader, Record};
 
 /// The most that one read gives, whatever it may.
 const READ_BYTES: usize = 8 << 20;
+
+/// How long the shared consumer may take to bring what is known to be there; a consumer of one's own would be there.
+const TAIL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A seek forward by at most so many offsets reads over them instead of placing a new consumer.
 const STEP: Offset = 256;
@@ -28,6 +34,8 @@ pub(super) struct KafkaReader {
     next: Offset,
     /// Its consumer, which stands behind what is held; `None` until it is needed.
     cursor: Option<Cursor>,
+    /// Where it reads instead of having one.
+    tail: Option<Arc<Tail>>,
     /// Records that have arrived.
     held: VecDeque<Record>,
     held_bytes: usize,
@@ -41,8 +49,8 @@ pub(super) struct KafkaReader {
 
 impl KafkaReader {
     pub fn new(shared: Arc<Shared>, of: Partition, from: Offset) -> KafkaReader {
-        let (held, held_bytes) = (VecDeque::new(), 0);
-        KafkaReader { shared, of, next: from, cursor: None, held, held_bytes, until: None, at_end: false, error: None }
+        let (held, held_bytes, cursor, tail) = (VecDeque::new(), 0, None, None);
+        KafkaReader { shared, of, next: from, cursor, tail, held, held_bytes, until: None, at_end: false, error: None }
     }
 
     /// The offset behind what is held.
@@ -98,20 +106,67 @@ impl KafkaReader {
         Ok(())
     }
 
+    /// Goes over to the shared consumer if it can, or has its own shared when that has met the end.
+    fn share(&mut self) -> Result<()> {
+        if self.of != Partition::Ledger || self.tail.is_some() || !self.held.is_empty() || self.error.is_some() {
+            return Ok(());
+        }
+        self.shared.check_open()?;
+        let mut shared = lock(&self.shared.tail);
+        if let Some(tail) = shared.as_ref().filter(|tail| tail.holds(self.next)) {
+            (self.tail, self.cursor) = (Some(tail.clone()), None);
+        } else if self.at_end
+            && shared.as_ref().is_none_or(|tail| tail.is_over())
+            && let Some(cursor) = self.cursor.take()
+        {
+            let tail = Tail::start(&self.shared, cursor, self.next)?;
+            (*shared, self.tail) = (Some(tail.clone()), Some(tail));
+        }
+        Ok(())
+    }
+
+    /// What the shared consumer has; `None` when it cannot be read there.
+    async fn read_shared(&mut self, tail: &Tail, max_bytes: usize) -> Result<Option<Vec<Record>>> {
+        let deadline = tokio::time::Instant::now() + TAIL_PATIENCE;
+        loop {
+            let Some(records) = tail.read(self.next, max_bytes) else { return Ok(None) };
+            if let Some(last) = records.last() {
+                self.next = last.offset + 1;
+                self.shared.note(self.of, self.next);
+                return Ok(Some(records));
+            }
+            if self.next >= self.until().await? {
+                return Ok(Some(records));
+            }
+            if tokio::time::timeout_at(deadline, tail.ready(self.next)).await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What it must have seen before a read may be empty.
+    async fn until(&mut self) -> Result<Offset> {
+        match self.until {
+            Some(until) => Ok(until),
+            None => Ok(*self.until.insert(self.shared.end(self.of).await?)),
+        }
+    }
+
     async fn read(&mut self, max_bytes: usize) -> Result<Vec<Record>> {
         let max_bytes = max_bytes.min(READ_BYTES);
+        self.share()?;
+        if let Some(tail) = self.tail.clone() {
+            if let Some(records) = self.read_shared(&tail, max_bytes).await? {
+                return Ok(records);
+            }
+            (self.tail, self.at_end) = (None, false);
+        }
         if self.error.is_none() {
             self.gather(max_bytes)?;
         }
         while self.held.is_empty() && self.error.is_none() {
-            let until = match self.until {
-                Some(until) => until,
-                None => {
-                    self.placed()?; // connects meanwhile
-                    *self.until.insert(self.shared.end(self.of).await?)
-                }
-            };
-            if self.next >= until {
+            self.placed()?; // connects meanwhile
+            if self.next >= self.until().await? {
                 return Ok(Vec::new());
             }
             let waited = tokio::time::timeout(PATIENCE, self.wait()).await;
@@ -139,6 +194,11 @@ impl KafkaReader {
     }
 
     async fn ready(&mut self) -> Result<()> {
+        self.share()?;
+        if let Some(tail) = &self.tail {
+            tail.ready(self.next).await;
+            return Ok(());
+        }
         while self.held.is_empty() && self.error.is_none() {
             self.wait().await?;
         }
@@ -160,6 +220,10 @@ impl Reader for KafkaReader {
             return;
         }
         let known = self.shared.note(self.of, 0);
+        if self.tail.as_ref().is_some_and(|tail| tail.holds(at)) {
+            (self.next, self.until) = (at, Some(known));
+            return;
+        }
         let near = self.next..=known.min(self.next.saturating_add(STEP));
         if near.contains(&at) && self.cursor.is_some() && self.error.is_none() {
             self.held.retain(|record| record.offset >= at);

@@ -16,8 +16,8 @@ fn nowhere() -> KafkaLog {
     let (producers, asker) = (Producers::new(&link).unwrap(), Arc::new(link.asker(None).unwrap()));
     let topics = Topics::of(&link, 4);
     let (pickers, known, closed) = (Pickers::default(), Mutex::default(), CancellationToken::new());
-    let inbox_asker = OnceCell::new();
-    let shared = Shared { link, topics, producers, pickers, asker, inbox_asker, asking, dropping, known, closed };
+    let (tail, inbox_asker) = (Mutex::default(), OnceCell::new());
+    let shared = Shared { link, topics, producers, pickers, tail, asker, inbox_asker, asking, dropping, known, closed };
     KafkaLog { shared: Arc::new(shared) }
 }
 
