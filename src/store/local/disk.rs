@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock, statvfs, syncfs};
@@ -33,6 +33,8 @@ pub(super) struct Disk {
     temporaries: AtomicU64,
     /// Set by the first sync that failed.
     failed: OnceLock<Error>,
+    /// The folders that are known to be durable themselves: what their parents say of them has been synced.
+    settled: Mutex<BTreeSet<PathBuf>>,
     /// Shared lock: nobody may clean up. `None` in a store that was opened to read: that has only what is in place.
     open: Option<File>,
 }
@@ -50,14 +52,13 @@ impl Disk {
             }
         }
         retry_on_intr(|| flock(&open, FlockOperation::LockShared)).map_err(|e| usable(e.into()))?;
-        let disk =
-            Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), open: Some(open) };
+        let disk = Disk::at(root, Some(open));
         // The folder itself; and a pointer that a killed process had moved but not synced.
         let mut dirs: Vec<&Path> = vec![root];
         dirs.extend(root.parent().filter(|parent| !parent.as_os_str().is_empty()));
         let place = disk.place(POINTER);
         dirs.extend(place.parent().filter(|dir| dir.exists()));
-        disk.sync_dirs(&disk.open_dirs(dirs)?)?;
+        dirs.into_iter().try_for_each(|dir| disk.sync_dir(&disk.open_dir(dir)?))?;
         Ok(disk)
     }
 
@@ -65,7 +66,12 @@ impl Disk {
         if !root.is_dir() {
             return Err(Error::invalid("data", format!("cannot read the store in {}: there is none", root.display())));
         }
-        Ok(Disk { root: root.to_owned(), temporaries: AtomicU64::new(0), failed: OnceLock::new(), open: None })
+        Ok(Disk::at(root, None))
+    }
+
+    fn at(root: &Path, open: Option<File>) -> Disk {
+        let (temporaries, failed, settled) = (AtomicU64::new(0), OnceLock::new(), Mutex::default());
+        Disk { root: root.to_owned(), temporaries, failed, settled, open }
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -114,13 +120,11 @@ impl Disk {
         self.check_writable()?;
         names.iter().try_for_each(|name| self.check(name))?;
         self.sync_bytes(names)?;
-        let mut dirs = BTreeSet::new();
         for name in names {
-            let place = self.place(name);
-            self.put_in_place(name, &place)?;
-            dirs.extend(self.folders(&place).map(Path::to_owned));
+            self.put_in_place(name, &self.place(name))?;
         }
-        self.sync_dirs(&self.open_dirs(dirs.iter().map(PathBuf::as_path))?)
+        let folders = self.folders(names.iter().map(String::as_str))?;
+        self.sync_folders(&folders)
     }
 
     /// Makes the bytes of all the objects durable, wherever they are.
@@ -207,9 +211,9 @@ impl Disk {
         file.write_all(new).map_err(failed)?;
         file.sync_all().map_err(|e| self.fail(&e, "cannot sync the pointer"))?;
         make_parents(&place).map_err(failed)?;
-        let dirs = self.open_dirs(self.folders(&place))?; // before the rename: behind it, nothing may fail but the sync
+        let folders = self.folders([POINTER])?; // before the rename: behind it, nothing may fail but the sync
         fs::rename(&temporary.0, &place).map_err(failed)?;
-        self.sync_dirs(&dirs)?;
+        self.sync_folders(&folders)?;
         Ok(true)
     }
 
@@ -250,19 +254,39 @@ impl Disk {
         }
     }
 
-    /// Every folder on the way to an object: another process may have made one and not synced it.
-    fn folders<'a>(&'a self, place: &'a Path) -> impl Iterator<Item = &'a Path> {
-        place.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root))
+    /// What makes the places of objects durable: their folders, and every folder on the way to them that may not be
+    /// itself (another process may have made one and not synced it).
+    fn folders<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<(PathBuf, File)>> {
+        let settled = lock(&self.settled);
+        let mut folders = BTreeSet::new();
+        for name in names {
+            let place = self.place(name);
+            let mut child = place.as_path();
+            while let Some(folder) =
+                child.parent().filter(|dir| dir.starts_with(&self.root) && !settled.contains(child))
+            {
+                folders.insert(folder.to_owned());
+                child = folder;
+            }
+        }
+        folders.into_iter().map(|dir| self.open_dir(&dir).map(|open| (dir, open))).collect()
     }
 
-    fn open_dirs<'a>(&self, dirs: impl IntoIterator<Item = &'a Path>) -> Result<Vec<File>> {
-        let open =
-            |dir| File::open(dir).map_err(|e| problem(&e, &format!("cannot open the folder {}", Path::display(dir))));
-        dirs.into_iter().map(open).collect()
+    /// Syncs folders; of those that another of them holds it need not be asked again.
+    fn sync_folders(&self, folders: &[(PathBuf, File)]) -> Result<()> {
+        folders.iter().try_for_each(|(_, folder)| self.sync_dir(folder))?;
+        let all: BTreeSet<&Path> = folders.iter().map(|(path, _)| path.as_path()).collect();
+        let held = all.iter().filter(|path| path.parent().is_some_and(|parent| all.contains(parent)));
+        lock(&self.settled).extend(held.map(|path| path.to_path_buf()));
+        Ok(())
     }
 
-    fn sync_dirs(&self, dirs: &[File]) -> Result<()> {
-        dirs.iter().try_for_each(|dir| dir.sync_all().map_err(|e| self.fail(&e, "cannot sync a folder of the store")))
+    fn open_dir(&self, dir: &Path) -> Result<File> {
+        File::open(dir).map_err(|e| problem(&e, &format!("cannot open the folder {}", dir.display())))
+    }
+
+    fn sync_dir(&self, dir: &File) -> Result<()> {
+        dir.sync_all().map_err(|e| self.fail(&e, "cannot sync a folder of the store"))
     }
 
     /// A sync failed: whatever a later one says cannot be believed.
@@ -332,6 +356,10 @@ fn read(path: &Path) -> io::Result<Option<Bytes>> {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lock_file(path: &Path) -> io::Result<File> {
