@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -165,8 +165,8 @@ fn what_retention_removed_is_passed_over_and_an_inbox_made_anew_stops_the_intake
 
 /// Writes records through kcat until it is told to stop; answers how many.
 fn stream(brokers: String, topic: String, stop: Arc<AtomicBool>) -> u64 {
-    let mut command = Command::new("kcat");
-    command.args(["-E", "-P", "-b", &brokers, "-t", &topic, "-X", "enable.idempotence=true", "-X", "linger.ms=2"]);
+    let mut command = kafka::kcat_command();
+    command.args(["-P", "-b", &brokers, "-t", &topic, "-X", "enable.idempotence=true", "-X", "linger.ms=2"]);
     let mut child = command.stdin(Stdio::piped()).spawn().expect("kcat: run make setup");
     let mut input = child.stdin.take().unwrap();
     let mut n = 0;

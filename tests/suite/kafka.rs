@@ -200,11 +200,17 @@ pub fn tool(cluster: &Cluster, name: &str, args: &[&str]) -> String {
     text
 }
 
+/// kcat with its own librdkafka, not the one that cargo points it to; with -E, for else it ends when a connection does.
+pub fn kcat_command() -> Command {
+    let mut command = Command::new("kcat");
+    command.env_remove("LD_LIBRARY_PATH").arg("-E");
+    command
+}
+
 /// Pipes `input` through kcat.
 pub fn kcat(cluster: &Cluster, args: &[&str], input: &str) -> String {
-    let mut command = Command::new("kcat");
-    // -E: without it, it ends when a connection does.
-    command.args(["-E", "-b", &cluster.bootstrap()]).args(args);
+    let mut command = kcat_command();
+    command.args(["-b", &cluster.bootstrap()]).args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("kcat: run make setup");
     let written = child.stdin.take().unwrap().write_all(input.as_bytes());

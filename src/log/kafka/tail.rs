@@ -21,6 +21,9 @@ const WINDOW_BYTES: usize = 16 << 20;
 /// How many records it holds at most.
 const WINDOW_RECORDS: usize = 8_192;
 
+/// How many events are taken before the readers are told.
+const AT_ONCE: usize = 64;
+
 /// See the module.
 pub(super) struct Tail {
     window: Mutex<Window>,
@@ -89,16 +92,14 @@ impl Tail {
 
     /// Takes an event and those behind it; answers false when it cannot go on.
     fn take(&self, event: Event, cursor: &Cursor) -> bool {
-        let mut next = Some(event);
         let end = {
             let mut window = lock(&self.window);
-            while let Some(event) = next.take() {
+            for event in std::iter::once(event).chain(std::iter::from_fn(|| cursor.now())).take(AT_ONCE) {
                 match event {
                     Event::Record(record) => window.push(record),
                     Event::End => {}
                     Event::Trouble(_) | Event::Broken(_) => return false,
                 }
-                next = cursor.now();
             }
             window.end
         };
