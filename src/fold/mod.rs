@@ -38,12 +38,14 @@ use crate::tuf::role::Meta;
 
 use changes::Changes;
 use decode::decode;
-use render::CutOfBins;
+use render::{CutOfBins, Rendered};
 use scout::Scout;
 use state::{BatchChanges, Passed, State};
 
 /// How many changes are written to bin state at once.
 const APPLY_CHANGES: usize = 20_000;
+/// How many bins are rendered and signed at a time.
+const RENDERED_AHEAD: usize = 4;
 /// How many ledger records without anything for this partition the stored position may lag behind.
 const ADVANCE_RECORDS: u64 = 1_000;
 
@@ -60,7 +62,7 @@ pub struct Parts {
     pub keys: Arc<KeyRing>,
     /// Where rendering and applying run.
     pub pool: Pool,
-    /// How many bins are rendered, signed and stored at a time.
+    /// How many bins are stored at a time.
     pub uploads: usize,
 }
 
@@ -341,20 +343,25 @@ impl Fold {
         }
         let signers = self.parts.keys.signers(&cut.root.root.targets.key_ids)?.into();
         let of_bins = CutOfBins { n: cut.n, expires: cut.time + settings.bins_expiry_s, signers };
-        let one = |bin: Bin| {
+        let render = async |bin: Bin| {
             let (state, of_bins, always) = (self.parts.state.clone(), of_bins.clone(), always.contains(&bin));
-            let rendering = self.parts.pool.run(move || render::bin(&state, bin, &of_bins, always));
-            async move {
-                let Some(rendered) = rendering.await? else { return Ok::<_, Error>(None) };
-                let name = store::metadata_name(cut.n, &layout.name(bin));
-                let stored = store::create_signed(&*self.parts.store, &name, rendered.file.clone()).await?;
-                let meta = if stored == rendered.file { rendered.meta } else { Meta::of(cut.n, &stored) };
-                let Meta { length, sha256, .. } = meta;
-                Ok(Some(Stored { bin, name, content: rendered.content, length, sha256 }))
-            }
+            let rendered = self.parts.pool.run(move || render::bin(&state, bin, &of_bins, always)).await?;
+            Ok::<_, Error>(rendered.map(|rendered| (bin, rendered)))
         };
-        let stored = stream::iter(candidates).map(one).buffered(self.parts.uploads.max(1));
-        stored.try_filter_map(|s| async { Ok(s) }).try_collect().await
+        let store = async |(bin, rendered): (Bin, Rendered)| {
+            let name = store::metadata_name(cut.n, &layout.name(bin));
+            let stored = store::create_signed(&*self.parts.store, &name, rendered.file.clone()).await?;
+            let meta = if stored == rendered.file { rendered.meta } else { Meta::of(cut.n, &stored) };
+            let Meta { length, sha256, .. } = meta;
+            Ok(Stored { bin, name, content: rendered.content, length, sha256 })
+        };
+        // Rendered ahead of the uploads, so that none of those waits for a signature; nor for one before it that is slow.
+        let rendered = stream::iter(candidates).map(render).buffer_unordered(RENDERED_AHEAD);
+        let stored =
+            rendered.try_filter_map(async |r| Ok(r)).map_ok(store).try_buffer_unordered(self.parts.uploads.max(1));
+        let mut stored: Vec<Stored> = stored.try_collect().await?;
+        stored.sort_unstable_by_key(|stored| stored.bin);
+        Ok(stored)
     }
 }
 
