@@ -184,22 +184,31 @@ impl Settings {
         Settings::parse(&text).map_err(|e| Error::invalid(path.display().to_string(), e.to_string()))
     }
 
-    /// Parses the text of a configuration file.
+    /// Parses the text of a configuration file; the first thing that is wrong with it is the error.
     pub fn parse(text: &str) -> Result<Settings> {
-        let table: toml::Table = text.parse().map_err(|e| no_toml(&e))?;
-        for key in keys_of(&table, "") {
-            if KEYS.contains(&key.as_str()) || ["store.options.", "kafka."].iter().any(|free| key.starts_with(free)) {
-                continue;
+        let (settings, wrong) = Settings::examine(text)?;
+        wrong.into_iter().next().map_or(Ok(settings), Err)
+    }
+
+    /// What the text of a configuration file says where it can be taken, and everything in it that cannot.
+    ///
+    /// # Errors
+    /// If the text is no TOML, or a value is of another type than its key's: then nothing is known.
+    pub fn examine(text: &str) -> Result<(Settings, Vec<Error>)> {
+        let mut table: toml::Table = text.parse().map_err(|e| no_toml(&e))?;
+        let free = |key: &str| ["store.options.", "kafka."].iter().any(|free| key.starts_with(free));
+        let unknown: Vec<String> =
+            keys_of(&table, "").into_iter().filter(|key| !KEYS.contains(&key.as_str()) && !free(key)).collect();
+        let settings: Settings = match unknown.is_empty() {
+            true => toml::from_str(text).map_err(|e| no_toml(&e))?, // its errors name the line
+            false => {
+                unknown.iter().for_each(|key| remove(&mut table, key));
+                table.try_into().map_err(|e| no_toml(&e))?
             }
-            let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(&key, a).total_cmp(&strsim::jaro(&key, b)));
-            let hint = nearest.filter(|k| strsim::jaro(&key, k) > 0.7).map(|k| format!("; did you mean `{k}`?"));
-            let message =
-                format!("is not a setting{}", hint.unwrap_or_else(|| format!(" (known: {})", KEYS.join(", "))));
-            return Err(Error::invalid(key, message));
-        }
-        let settings: Settings = toml::from_str(text).map_err(|e| no_toml(&e))?;
-        settings.check()?;
-        Ok(settings)
+        };
+        let mut wrong: Vec<Error> = unknown.into_iter().map(unknown_key).collect();
+        wrong.extend(settings.check());
+        Ok((settings, wrong))
     }
 
     /// These settings, with what they leave open taken from `fallback`.
@@ -210,29 +219,40 @@ impl Settings {
         every_field!(merge)
     }
 
+    /// These settings, with relative paths taken from `near`, the directory of their file.
+    pub fn relative_to(self, near: &Path) -> Settings {
+        Settings {
+            targets: self.targets.map(|p| near.join(p)),
+            keys: self.keys.map(|p| near.join(p)),
+            auth: Auth { tokens_file: self.auth.tokens_file.map(|p| near.join(p)) },
+            ..self
+        }
+    }
+
     /// What this process does.
     pub fn roles(&self) -> Roles {
         self.roles.as_ref().map_or_else(Roles::default, |roles| Roles(roles.iter().copied().collect()))
     }
 
     /// The ranges that the flags check, for what came from a file.
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Vec<Error> {
+        let mut wrong = Vec::new();
         let ranges =
             [("queue_mib", self.queue_mib, 1, 2048), ("groups", self.groups, 1, 64), ("uploads", self.uploads, 1, 256)];
         for (field, value, least, most) in ranges {
             if let Some(value) = value.filter(|v| !(least..=most).contains(v)) {
-                return Err(Error::invalid(field, format!("must be from {least} to {most}, not {value}")));
+                wrong.push(Error::invalid(field, format!("must be from {least} to {most}, not {value}")));
             }
         }
         if self.roles.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::invalid("roles", "must name at least one of intake, fold, compact, http"));
+            wrong.push(Error::invalid("roles", "must name at least one of intake, fold, compact, http"));
         }
         for name in self.extra_hashes.iter().flatten() {
             if !["sha512", "blake2b-256"].contains(&name.as_str()) {
-                return Err(Error::invalid("extra_hashes", format!("may hold sha512 and blake2b-256, not {name:?}")));
+                wrong.push(Error::invalid("extra_hashes", format!("may hold sha512 and blake2b-256, not {name:?}")));
             }
         }
-        Ok(())
+        wrong
     }
 }
 
@@ -275,6 +295,30 @@ fn no_toml(e: &toml::de::Error) -> Error {
     Error { field: None, ..Error::invalid("", e.to_string().trim_end()) }
 }
 
+/// A key that is not one of [`KEYS`], with the nearest of them.
+fn unknown_key(key: String) -> Error {
+    let nearest = KEYS.iter().max_by(|a, b| strsim::jaro(&key, a).total_cmp(&strsim::jaro(&key, b)));
+    let hint = nearest.filter(|k| strsim::jaro(&key, k) > 0.7).map(|k| format!("; did you mean `{k}`?"));
+    let message = format!("is not a setting{}", hint.unwrap_or_else(|| format!(" (known: {})", KEYS.join(", "))));
+    Error::invalid(key, message)
+}
+
+/// Takes a key out, as [`keys_of`] names it, and its table if nothing else is in it.
+fn remove(table: &mut toml::Table, key: &str) {
+    if table.remove(key).is_some() {
+        return;
+    }
+    // A table may have a point in its own name.
+    for (at, _) in key.match_indices('.') {
+        let name = &key[..at];
+        let Some(toml::Value::Table(inner)) = table.get_mut(name) else { continue };
+        remove(inner, &key[at + 1..]);
+        if inner.is_empty() {
+            table.remove(name);
+        }
+    }
+}
+
 /// The keys of a table and of the tables in it, those with their table's name before them.
 fn keys_of(table: &toml::Table, prefix: &str) -> Vec<String> {
     let mut keys = Vec::new();
@@ -307,6 +351,16 @@ mod tests {
             let e = Settings::parse(bad).unwrap_err().to_string();
             assert!(e.starts_with("TOML parse error at line 1"), "{e}");
         }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_found_and_the_rest_is_taken() {
+        let text = "lisen = \"x\"\ngroups = 0\nuploads = 3\n[auth]\ntoken_file = \"t\"\n[\"a.b\"]\nc = 1\n";
+        let (settings, wrong) = Settings::examine(text).unwrap();
+        let fields: Vec<_> = wrong.iter().filter_map(|e| e.field.as_deref()).collect();
+        assert_eq!(fields, ["a.b.c", "auth.token_file", "lisen", "groups"]);
+        assert_eq!((settings.uploads, settings.auth.tokens_file), (Some(3), None));
+        assert!(Settings::examine("uploads = \"x\"\nlisen = 1").is_err() && Settings::examine("=").is_err());
     }
 
     #[test]

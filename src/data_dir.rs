@@ -196,6 +196,18 @@ pub fn running_addr(path: &Path) -> Option<String> {
     Some(text.trim().to_owned()).filter(|addr| !addr.is_empty())
 }
 
+/// True while a process holds the directory. Takes nothing from it.
+pub fn is_in_use(path: &Path) -> bool {
+    let Ok(lock) = File::open(path.join("lock")) else { return false };
+    matches!(flock(&lock, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK))
+}
+
+/// This process's name among others, if it has one yet.
+pub fn member(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path.join("member")).ok()?;
+    Some(text.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 fn in_use(path: &Path) -> Error {
     let shown = path.display();
     Error::unavailable(match running_addr(path) {
@@ -238,6 +250,7 @@ mod tests {
 
         first.publish_addr("127.0.0.1:4711".parse().unwrap()).unwrap();
         let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(is_in_use(dir.path()));
         assert_eq!(
             error.message,
             format!(
@@ -246,6 +259,7 @@ mod tests {
             )
         );
         drop(first);
+        assert!(!is_in_use(dir.path()) && !is_in_use(&dir.path().join("absent")));
         DataDir::open(dir.path()).unwrap();
     }
 

@@ -82,6 +82,8 @@ pub mod client;
 
 pub mod node;
 
+pub mod doctor;
+
 pub mod cli;
 
 pub use client::Client;

@@ -7,6 +7,7 @@ mod engine;
 mod folds;
 mod room;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use crate::pool::Pool;
 use crate::query::Query;
 use crate::recover;
 use crate::store::{self, Store, local};
-use crate::tuf::key::KeyRing;
+use crate::tuf::key::{KeyId, KeyRing};
 use crate::tuf::key_file;
 
 pub use engine::{Engine, Parts, Progress};
@@ -41,7 +42,7 @@ pub use engine::{Engine, Parts, Progress};
 const DISK_EVERY: Duration = Duration::from_millis(500);
 
 /// How far the repository's time may be ahead of the clock before that is worth a warning, in seconds.
-const MAX_AHEAD_S: u64 = 300;
+pub(crate) const MAX_AHEAD_S: u64 = 300;
 
 /// A running node on the embedded log and the store that its settings name.
 pub struct Node {
@@ -61,9 +62,7 @@ impl Node {
     pub async fn start(dir: DataDir, settings: &Settings) -> Result<Node> {
         let read = |file: &PathBuf| Tokens::read(file).map(|tokens| (file.clone(), tokens));
         let tokens = settings.auth.tokens_file.as_ref().map(read).transpose()?;
-        if let Some(targets) = settings.targets.as_ref().filter(|t| !t.is_dir()) {
-            return Err(Error::invalid("targets", format!("{} is no directory", targets.display())));
-        }
+        check_targets(settings)?;
         let listener = listen(settings, tokens.is_some()).await?;
         let addr = listener.local_addr().map_err(|e| Error::unavailable(format!("listen: {e}")))?;
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
@@ -74,23 +73,16 @@ impl Node {
         let extra_hashes: Arc<[String]> = settings.extra_hashes.clone().unwrap_or_default().into();
         let store = store::open(&settings.store, &dir.store()).await?;
         let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.clone()));
-        let signs = roles.has(Role::Fold) || roles.has(Role::Compact);
+        let signs = roles.sign();
         let key_dir = settings.keys.clone().unwrap_or_else(|| dir.keys());
         let keys = match signs {
             true => key_file::load_online(&key_dir)?,
             false => KeyRing::default(),
         };
         let keys = Arc::new(keys);
-        let start = match recover::start(&*log, &*store).await {
-            Err(e) if e.kind == Kind::Invalid && recover::pointer(&*store).await?.is_some() => {
-                let what = "the log is empty and the store is not: is the log's volume there?";
-                return Err(Error::corrupt(what));
-            }
-            start => start?,
-        };
-        let end = recover::check_store(&*log, &*store, &start).await?;
-        if signs {
-            check_keys(&keys, &end, &key_dir)?;
+        let (start, end) = recovered(&*log, &*store).await?;
+        if let Some(missing) = missing_keys(&keys, &end, &key_dir).into_iter().next().filter(|_| signs) {
+            return Err(missing);
         }
         if let Some(ahead) = end.time.checked_sub(clock.now()).filter(|s| *s > MAX_AHEAD_S) {
             tracing::warn!(ahead_s = ahead, "the repository's time is ahead of this clock: expiry counts from there");
@@ -249,12 +241,8 @@ struct Opened {
 
 /// The log that the settings name; on Kafka a process that folds joins the others, and one that takes in the inbox.
 async fn open_log(dir: &DataDir, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Opened> {
+    check_roles(settings)?;
     let Some(kafka) = KafkaSettings::of(&settings.kafka)? else {
-        if settings.roles() != Roles::default() {
-            let rule = "a log in a directory has one process, which does everything; several share a log on Kafka \
-                        (kafka.brokers)";
-            return Err(Error::invalid("roles", rule));
-        }
         return Ok(Opened { log: EmbeddedLog::open(&dir.log(), clock)?, membership: None, inbox: None });
     };
     let (log, roles) = (Arc::new(KafkaLog::open(&kafka).await?), settings.roles());
@@ -268,19 +256,49 @@ fn jittered(ms: u64) -> u64 {
     ms + fastrand::u64(0..=ms / 2)
 }
 
-/// Every key that signs now must be there: better to say so at the start than at the next cut.
-fn check_keys(keys: &KeyRing, state: &State, dir: &Path) -> Result<()> {
-    let place = dir.join("online.pem").display().to_string();
-    for root in [state.root.as_ref(), state.stamp.as_ref().map(|s| &s.root)].into_iter().flatten() {
-        for role in [&root.root.targets, &root.root.snapshot, &root.root.timestamp] {
-            keys.signers(&role.key_ids).map_err(|e| Error::invalid(&place, e.message))?;
+/// The ledger state to start from and that at the ledger's end, of a log and a store that belong together.
+pub(crate) async fn recovered(log: &dyn Log, store: &dyn Store) -> Result<(State, State)> {
+    let start = match recover::start(log, store).await {
+        Err(e) if e.kind == Kind::Invalid && recover::pointer(store).await?.is_some() => {
+            let what = "the log is empty and the store is not: is the log's volume there?";
+            return Err(Error::corrupt(what));
         }
+        start => start?,
+    };
+    let end = recover::check_store(log, store, &start).await?;
+    Ok((start, end))
+}
+
+/// Every key that signs now must be there, in `dir`: better to say so at the start than at the next cut.
+pub(crate) fn missing_keys(keys: &KeyRing, state: &State, dir: &Path) -> Vec<Error> {
+    let place = dir.join("online.pem").display().to_string();
+    let roots = [state.root.as_ref(), state.stamp.as_ref().map(|s| &s.root)].into_iter().flatten();
+    let roles = roots.flat_map(|r| [&r.root.targets, &r.root.snapshot, &r.root.timestamp]);
+    let ids: BTreeSet<KeyId> = roles.flat_map(|role| role.key_ids.iter().copied()).collect();
+    let missing = ids.into_iter().filter_map(|id| keys.signers(&[id]).err());
+    missing.map(|e| Error::invalid(&place, e.message)).collect()
+}
+
+/// Refuses roles that a log in a directory does not have.
+pub(crate) fn check_roles(settings: &Settings) -> Result<()> {
+    if settings.kafka.brokers.is_some() || settings.roles() == Roles::default() {
+        return Ok(());
     }
-    Ok(())
+    let rule =
+        "a log in a directory has one process, which does everything; several share a log on Kafka (kafka.brokers)";
+    Err(Error::invalid("roles", rule))
+}
+
+/// Refuses a directory of target files that is not there.
+pub(crate) fn check_targets(settings: &Settings) -> Result<()> {
+    match settings.targets.as_ref().filter(|t| !t.is_dir()) {
+        Some(targets) => Err(Error::invalid("targets", format!("{} is no directory", targets.display()))),
+        None => Ok(()),
+    }
 }
 
 /// Binds the address; beyond loopback only with tokens or an explicit `insecure`.
-async fn listen(settings: &Settings, tokens: bool) -> Result<TcpListener> {
+pub(crate) async fn listen(settings: &Settings, tokens: bool) -> Result<TcpListener> {
     let text = settings.listen.as_deref().unwrap_or(defaults::LISTEN);
     let bad = |e: std::io::Error| Error::invalid("listen", format!("{text}: {e}"));
     let addrs: Vec<SocketAddr> = tokio::net::lookup_host(text).await.map_err(bad)?.collect();

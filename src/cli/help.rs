@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Run a repository", &["init", "serve"]),
     ("Publish", &["add", "remove", "import"]),
     ("Ask", &["status", "lag", "batch", "target", "route", "checkpoints"]),
-    ("Check", &["audit"]),
+    ("Check", &["audit", "doctor"]),
 ];
 
 const ABOUT: &str = "\
@@ -25,13 +25,14 @@ Examples:
   tuflog import --format debian '/var/lib/apt/lists/*_Packages*'
   tuflog status
   tuflog audit --data repo               # when the server is stopped
+  tuflog doctor --data repo              # before it starts, or while it runs
 
 A batch of changes is all or nothing, and goes accepted → committed → folded → published. Sent again under the same \
 id it is the same batch: the commands choose the id first, and try again by themselves while the server is away.
 
 Exit codes:
   0  good
-  1  a finding (nothing there, the audit differs) or a failure
+  1  a finding (nothing there, the audit differs, the doctor names an error) or a failure
   2  usage: the command line or the configuration is wrong
   3  try again: nothing happened, or it may have and the same batch id makes it safe
   4  corrupt: what is stored cannot be true; nothing was repaired

@@ -5,6 +5,7 @@
 //!   add remove import                write.rs: options, receipts; client.rs: HTTP, retries
 //!   status lag batch target route checkpoints   ask.rs: a server, or the data of a stopped node
 //!   audit                            everything from the first record on
+//!   doctor                           what a node stands on
 //!   failure.rs  exit codes           output.rs  tables, units, JSON      logging.rs  log lines
 //! ```
 //!
@@ -16,6 +17,7 @@ mod audit;
 mod batch;
 mod checkpoints;
 mod client;
+mod doctor;
 mod failure;
 mod help;
 mod import;
@@ -66,6 +68,7 @@ enum Command {
     Route(route::RouteArgs),
     Checkpoints(checkpoints::CheckpointsArgs),
     Audit(audit::AuditArgs),
+    Doctor(Box<doctor::DoctorArgs>),
 }
 
 /// Runs the command that `args` (the program's name first) spell.
@@ -108,6 +111,7 @@ fn dispatch(cli: Cli) -> Outcome {
             Command::Route(args) => route::run(args).await,
             Command::Checkpoints(args) => checkpoints::run(args).await,
             Command::Audit(args) => audit::run(args).await,
+            Command::Doctor(args) => doctor::run(*args).await,
         }
     });
     runtime.shutdown_background(); // a name that is being resolved must not hold up the end

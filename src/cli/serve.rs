@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::failure::{Code, Failure, Outcome};
 use super::logging;
-use crate::config::{Auth, LogFormat, Settings};
+use crate::config::{LogFormat, Settings};
 use crate::error::Kind;
 use crate::node;
 
@@ -78,11 +78,5 @@ pub(super) fn file(data: &Path, named: Option<&Path>) -> Outcome<Settings> {
     };
     let settings = Settings::read(path)
         .map_err(|e| Failure::usage(e.to_string()).hint("`tuflog serve --help` explains every setting"))?;
-    let near = path.parent().unwrap_or(Path::new("."));
-    Ok(Settings {
-        targets: settings.targets.as_ref().map(|p| near.join(p)),
-        keys: settings.keys.as_ref().map(|p| near.join(p)),
-        auth: Auth { tokens_file: settings.auth.tokens_file.as_ref().map(|p| near.join(p)) },
-        ..settings
-    })
+    Ok(settings.relative_to(path.parent().unwrap_or(Path::new("."))))
 }

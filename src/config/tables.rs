@@ -24,6 +24,18 @@ pub enum Role {
     Http,
 }
 
+impl Role {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Intake => "intake",
+            Role::Fold => "fold",
+            Role::Compact => "compact",
+            Role::Http => "http",
+        }
+    }
+}
+
 /// The roles of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roles(pub(super) BTreeSet<Role>);
@@ -32,6 +44,16 @@ impl Roles {
     /// True if the process has this one.
     pub fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
+    }
+
+    /// True if the process signs what is published, so needs the online keys.
+    pub fn sign(&self) -> bool {
+        self.has(Role::Fold) || self.has(Role::Compact)
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = Role> + '_ {
+        self.0.iter().copied()
     }
 }
 

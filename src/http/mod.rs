@@ -52,7 +52,7 @@ pub use health::{Cause, Health};
 pub use published::{
     LayoutStatus, LedgerStatus, PartitionStatus, PublishedStatus, QueueStatus, ReadyAnswer, StatusAnswer,
 };
-pub use serve::serve;
+pub use serve::{open_files, serve};
 
 use crate::bins::PartitionId;
 use crate::clock::{Clock, Stopwatch};

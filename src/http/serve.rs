@@ -37,10 +37,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The longest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// How many open files are few, and how many are enough for [`MAX_CONNECTIONS`].
+pub fn open_files() -> (u64, u64) {
+    (FILES_KEPT + 32, FILES_KEPT + 2 * MAX_CONNECTIONS as u64)
+}
+
 /// Raises the limit of open files as far as it goes, and answers how many connections that leaves room for.
 fn max_connections() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = FILES_KEPT + 2 * MAX_CONNECTIONS as u64;
+    let (_, wanted) = open_files();
     let raised = limit.maximum.map_or(wanted, |max| max.min(wanted)).max(limit.current.unwrap_or(wanted));
     let files = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
         Ok(()) => raised,

@@ -35,10 +35,13 @@
 //! It spawns no task; it has three threads of its own beside librdkafka's. It needs a tokio runtime for its timers.
 
 mod consumer;
+mod describe;
 mod group;
+pub mod inspect;
 mod link;
 mod producer;
 mod reader;
+mod rules;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -61,7 +64,9 @@ use self::group::{FOLDS, Group, INBOX, group_id};
 use self::link::{Asker, Link};
 use self::producer::Producers;
 use self::reader::KafkaReader;
+pub use self::rules::Deviation;
 use self::tail::Tail;
+pub use self::topics::Copies;
 use self::topics::Topics;
 use self::worker::Worker;
 use super::{Inbox, Log, Membership, Offset, Partition, Reader, Record, TakenIn};
@@ -150,11 +155,26 @@ impl KafkaLog {
     /// `Invalid` if a setting is wrong, the broker refuses the user, or a topic is missing or keeps less than the
     /// contract needs: it names topic and setting with both values. `Unavailable` if no broker can be reached.
     pub async fn open(settings: &KafkaSettings) -> Result<KafkaLog> {
+        KafkaLog::open_on(settings, true).await
+    }
+
+    /// Connects to topics as they are, whatever their settings: to read what is there, not to rely on it.
+    ///
+    /// # Errors
+    /// As [`KafkaLog::open`], but for settings.
+    pub async fn open_unchecked(settings: &KafkaSettings) -> Result<KafkaLog> {
+        KafkaLog::open_on(settings, false).await
+    }
+
+    async fn open_on(settings: &KafkaSettings, checked: bool) -> Result<KafkaLog> {
         let (link, asking, dropping) = start(settings)?;
         let asker = Arc::new(link.asker(None)?);
         // Creating the producers first lets them connect meanwhile.
         let producers = Producers::new(&link)?;
-        let topics = topics::check(&link, &asker, &asking).await?;
+        let topics = match checked {
+            true => topics::check(&link, &asker, &asking).await?,
+            false => topics::survey(&link, &asker, &asking).await?,
+        };
         let (pickers, known, closed) = (Pickers::default(), Mutex::default(), CancellationToken::new());
         let (tail, inbox_asker) = (Mutex::default(), OnceCell::new());
         let shared =

@@ -70,7 +70,7 @@ pub trait Store: Send + Sync {
 }
 
 /// The directory that `settings` name by a file: URL, as processes of one machine may share.
-fn directory(settings: &config::Store) -> Option<&Path> {
+pub fn directory(settings: &config::Store) -> Option<&Path> {
     settings.url.as_deref()?.strip_prefix("file://").map(Path::new)
 }
 

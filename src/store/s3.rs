@@ -39,7 +39,7 @@ mod open;
 mod retry;
 mod seen;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, try_join_all};
@@ -73,6 +73,8 @@ pub struct S3Store {
     pointer: Mutex<Option<Tagged>>,
     seen: Mutex<Seen>,
     read_only: bool,
+    /// When the server says that the trial was, in Unix seconds.
+    tried_at: OnceLock<u64>,
 }
 
 /// An object's bytes, and the ETag that stands for them.
@@ -115,7 +117,13 @@ impl S3Store {
             pointer: Mutex::new(None),
             seen: Mutex::new(Seen::default()),
             read_only,
+            tried_at: OnceLock::new(),
         })
+    }
+
+    /// The server's time when it was opened, in Unix seconds; `None` of a store that was opened to read.
+    pub fn opened_at(&self) -> Option<u64> {
+        self.tried_at.get().copied()
     }
 
     fn check_writable(&self) -> Result<()> {

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -66,14 +66,23 @@ pub fn load(path: &Path) -> Result<Signer> {
 /// As [`load`], for the first file that fails. No such file is no error: [`KeyRing::signers`] says which key is missing.
 pub fn load_online(dir: &Path) -> Result<KeyRing> {
     let mut ring = KeyRing::default();
-    for entry in fs::read_dir(dir).map_err(|e| at(dir, &e))? {
-        let entry = entry.map_err(|e| at(dir, &e))?;
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|n| n.starts_with("online") && n.ends_with(".pem")) {
-            ring.insert(Arc::new(load(&entry.path())?));
-        }
+    for path in list(dir, "online")? {
+        ring.insert(Arc::new(load(&path)?));
     }
     Ok(ring)
+}
+
+/// The files `KIND*.pem` in `dir`, in the order of their names.
+pub fn list(dir: &Path, kind: &str) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| at(dir, &e))? {
+        let entry = entry.map_err(|e| at(dir, &e))?;
+        if entry.file_name().to_str().is_some_and(|n| n.starts_with(kind) && n.ends_with(".pem")) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Makes a new directory entry durable.

@@ -8,6 +8,8 @@ mod clients;
 mod compose;
 mod crash;
 mod disk_full;
+mod doctor;
+mod doctor_kafka;
 mod engine;
 mod help;
 mod http;

@@ -7,10 +7,10 @@ use crate::help;
 use crate::kafka::{self, tool};
 use crate::server::{self, Server, said};
 
-const REPO: &str = "rights";
+pub const REPO: &str = "rights";
 
 /// Right and resource (`topic NAME` or `group NAME`) → who has it, as the table says.
-fn table() -> BTreeMap<(String, String), Vec<String>> {
+pub fn table() -> BTreeMap<(String, String), Vec<String>> {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.replace('`', "").trim().to_owned()).collect()
@@ -36,7 +36,7 @@ fn table() -> BTreeMap<(String, String), Vec<String>> {
 }
 
 /// Settings of librdkafka for a user.
-fn as_user(who: &str) -> String {
+pub fn as_user(who: &str) -> String {
     let authority = kafka::one().authority();
     format!(
         "security.protocol=SASL_SSL,ssl.ca.location={authority},sasl.mechanism=SCRAM-SHA-512,sasl.username={who},\
@@ -107,4 +107,8 @@ fn the_rights_that_the_readme_names_are_enough() {
     server::run(&[&["add", "two", "--length", "5", "--sha256", &digest], &publish[..]].concat());
     nodes.iter_mut().for_each(|node| assert_eq!(node.terminate().code(), Some(0), "{}", node.said()));
     run("audit", &["audit"]);
+    // And the doctor, which needs no more than the node, says so.
+    for role in ["intake", "fold", "compact", "http"] {
+        run(role, &["doctor", "--roles", role, "--listen", "127.0.0.1:0", "--min-free-mib", "0"]);
+    }
 }

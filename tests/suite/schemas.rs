@@ -65,6 +65,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("ledger-state.json", record_of::<ledger::saved::StateRecord>("A stored ledger state")),
         ("batch.json", schema_of::<BatchRequest>("The body of POST /v1/batches, and a record of topic inbox")),
         ("config.json", schema_of::<tuflog::config::Settings>("tuflog.toml")),
+        ("doctor.json", schema_of::<tuflog::doctor::Report>("What `tuflog doctor --json` prints")),
         ("openapi.json", serde_json::to_value(tuflog::http::openapi::document()).expect("JSON")),
     ]
 }
@@ -85,10 +86,10 @@ fn the_committed_schemas_are_what_the_types_say() {
     }
 }
 
-struct Checker(Vec<(&'static str, jsonschema::Validator)>);
+pub struct Checker(Vec<(&'static str, jsonschema::Validator)>);
 
 impl Checker {
-    fn new() -> Checker {
+    pub fn new() -> Checker {
         let compiled = |(name, schema): (_, Value)| (name, jsonschema::validator_for(&schema).expect(name));
         Checker(documents().into_iter().filter(|(name, _)| *name != "openapi.json").map(compiled).collect())
     }
@@ -98,7 +99,7 @@ impl Checker {
         schema.iter_errors(value).map(|e| e.to_string()).collect()
     }
 
-    fn good(&self, name: &str, bytes: &[u8]) {
+    pub fn good(&self, name: &str, bytes: &[u8]) {
         let value = serde_json::from_slice(bytes).expect("JSON");
         assert_eq!(self.errors(name, &value), Vec::<String>::new(), "{name}: {value}");
     }

@@ -52,6 +52,13 @@ const OWNED: [&str; 20] = [
     "transactional.id",
 ];
 
+/// The options that are not the user's to set.
+pub(super) fn refused_options(settings: &KafkaSettings) -> Vec<Error> {
+    let owned = settings.options.keys().filter(|name| OWNED.contains(&name.as_str()));
+    let refused = |name| Error::invalid(format!("kafka.{name}"), "is not yours to set: the log's promises rest on it");
+    owned.map(refused).collect()
+}
+
 /// How to make clients.
 pub(super) struct Link {
     settings: KafkaSettings,
@@ -136,8 +143,8 @@ impl Link {
         if settings.message_timeout_ms == 0 {
             return Err(Error::invalid("kafka.message_timeout_ms", "must be at least 1: an append must end some time"));
         }
-        if let Some(name) = settings.options.keys().find(|name| OWNED.contains(&name.as_str())) {
-            return Err(Error::invalid(format!("kafka.{name}"), "is not yours to set: the log's promises rest on it"));
+        if let Some(refused) = refused_options(settings).into_iter().next() {
+            return Err(refused);
         }
         Ok(Link { settings: settings.clone(), trouble: Trouble::default() })
     }
@@ -145,6 +152,18 @@ impl Link {
     /// The prefix of the topics' names.
     pub fn repo(&self) -> &str {
         &self.settings.repo
+    }
+
+    /// How one of Kafka's own tools is called for these brokers. Who must log in keeps how in a file.
+    pub fn tool(&self, name: &str) -> String {
+        let plain = self.settings.options.get("security.protocol").is_none_or(|p| p.eq_ignore_ascii_case("plaintext"));
+        let login = if plain { "" } else { " --command-config ADMIN.properties" };
+        format!("{name} --bootstrap-server {}{login}", self.settings.brokers)
+    }
+
+    /// The command that alters a topic's setting.
+    pub fn alter(&self, topic: &str, setting: &str, value: &str) -> String {
+        format!("{} --alter --topic {topic} --add-config {setting}={value}", self.tool("kafka-configs"))
     }
 
     /// `defaults`, then the user's options, then `ours`.
@@ -260,6 +279,12 @@ impl Link {
         self.config(&[], &[])
     }
 
+    /// Whether librdkafka takes the user's options, for every kind of client that there will be.
+    pub fn try_options(&self) -> Result<()> {
+        let configs = [self.admin(), self.producer(), self.tail(Partition::Ledger), self.member("group", "member")];
+        configs.iter().try_for_each(|config| config.create_native_config().map(drop).map_err(wrong_setting))
+    }
+
     /// Of a client that asks; about a group, if one is named. It never joins it.
     pub fn asker(&self, group: Option<&str>) -> Result<Asker> {
         let mut config = self.config(&[], &[("isolation.level", "read_uncommitted"), ("enable.auto.commit", "false")]);
@@ -309,6 +334,11 @@ pub(super) struct Asker {
 }
 
 impl Asker {
+    /// The client itself, for what only librdkafka's own functions ask.
+    pub fn client(&self) -> &BaseConsumer<Context> {
+        &self.client
+    }
+
     /// The first offset and the high watermark.
     pub fn span(&self, topic: &str, partition: i32, patience: Duration) -> Result<Range<Offset>> {
         match self.client.fetch_watermarks(topic, partition, patience) {

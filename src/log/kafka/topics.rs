@@ -1,12 +1,15 @@
-//! The repository's topics: their names, and the settings without which the contract would not hold.
+//! The repository's topics: their names, how they are found, checked and created. What their settings must be:
+//! [`super::rules`].
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::types::RDKafkaRespErr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{Asker, Context, Link, MAX_MESSAGE_BYTES, words};
+use super::link::{Asker, Context, Link, words};
+use super::rules::{deviations, initial};
 use super::worker::Worker;
 use crate::bins::MAX_PARTITIONS;
 use crate::clock::Stopwatch;
@@ -35,49 +38,11 @@ const TOPICS: [(&str, Width); 5] = [
 const CHANGES: usize = 0;
 const LEDGER: usize = 1;
 const FOLDS: usize = 2;
-const INBOX: usize = 3;
-const REJECTS: usize = 4;
-
-/// The largest record that a new inbox takes; the operator may alter it.
-const MAX_INBOX_BYTES: &str = "8388608";
+pub(super) const INBOX: usize = 3;
+pub(super) const REJECTS: usize = 4;
 
 /// How long a new topic may take to get its leaders.
 const SETTLE: Duration = Duration::from_secs(15);
-
-/// What a topic's setting must be.
-enum Rule {
-    Is(&'static str),
-    AtLeast(i64),
-}
-
-/// The rules of the log itself; a topic with copies must also write two of them before it answers.
-const RULES: [(&str, Rule); 7] = [
-    ("cleanup.policy", Rule::Is("delete")),
-    ("retention.ms", Rule::Is("-1")),
-    ("retention.bytes", Rule::Is("-1")),
-    ("unclean.leader.election.enable", Rule::Is("false")),
-    ("max.message.bytes", Rule::AtLeast(MAX_MESSAGE_BYTES as i64)),
-    // A record's time is the log's own clock, not ours.
-    ("message.timestamp.type", Rule::Is("LogAppendTime")),
-    // What was sent is kept: a broker that packs again could use a codec that readers do not have.
-    ("compression.type", Rule::Is("producer")),
-];
-
-/// The rules of the inbox and its rejects: how long they keep what is the operator's choice.
-const INBOX_RULES: [(&str, Rule); 3] = [
-    ("cleanup.policy", Rule::Is("delete")),
-    ("unclean.leader.election.enable", Rule::Is("false")),
-    // Producers pack with what they like. The broker packs again, with what every intake can read.
-    ("compression.type", Rule::Is("lz4")),
-];
-
-/// The rules of one of [`TOPICS`].
-fn rules(topic: usize) -> &'static [(&'static str, Rule)] {
-    match topic {
-        INBOX | REJECTS => &INBOX_RULES,
-        _ => &RULES,
-    }
-}
 
 /// What `tuflog init` asks for.
 #[derive(Clone, Copy)]
@@ -122,21 +87,60 @@ impl Topics {
     }
 }
 
-fn names(link: &Link) -> [String; TOPICS.len()] {
+pub(super) fn names(link: &Link) -> [String; TOPICS.len()] {
     TOPICS.map(|(suffix, _)| format!("{}.{suffix}", link.repo()))
 }
 
+/// The end of the name of one of [`TOPICS`].
+pub(super) fn kind(topic: usize) -> &'static str {
+    TOPICS[topic].0
+}
+
+/// What the brokers say of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// The broker that leads it.
+    pub leader: Option<i32>,
+    /// The brokers that should have a copy.
+    pub replicas: Vec<i32>,
+    /// Those of them whose copy is whole.
+    pub isr: Vec<i32>,
+}
+
 /// What the brokers say of a topic.
-struct Found {
-    partitions: usize,
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub partitions: Vec<Copies>,
+    /// The brokers that are there: number and address.
+    pub brokers: Vec<(i32, String)>,
+}
+
+impl Found {
     /// The fewest copies that a partition has.
-    replication: usize,
-    /// Whether every partition has a leader.
-    led: bool,
+    pub fn replication(&self) -> usize {
+        self.partitions.iter().map(|p| p.replicas.len()).min().unwrap_or(0)
+    }
+
+    fn is_led(&self) -> bool {
+        !self.partitions.is_empty() && self.partitions.iter().all(|p| p.leader.is_some())
+    }
+
+    /// Refuses a number of partitions that the topic must not have.
+    pub fn check_width(&self, topic: usize, name: &str) -> Result<()> {
+        let (have, most) = (self.partitions.len(), MAX_PARTITIONS as usize);
+        let rule = match TOPICS[topic].1 {
+            Width::One if have != 1 => "must have 1".to_owned(),
+            Width::Repository if !have.is_power_of_two() || have > most => {
+                format!("must have a power of two up to {most}")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::invalid("kafka", format!("topic {name} has {have} partitions, {rule}")))
+    }
 }
 
 /// `None` if there is no such topic. Blocks.
-fn find(asker: &Asker, name: &str) -> Result<Option<Found>> {
+pub(super) fn find(asker: &Asker, name: &str) -> Result<Option<Found>> {
     let metadata = asker.topic(name)?;
     let Some(topic) = metadata.topics().iter().find(|t| t.name() == name) else { return Ok(None) };
     match topic.error().map(Code::from) {
@@ -148,12 +152,13 @@ fn find(asker: &Asker, name: &str) -> Result<Option<Found>> {
         }
         Some(code) => return Err(Error::unavailable(format!("topic {name}: {code}"))),
     }
-    let partitions = topic.partitions();
-    Ok(Some(Found {
-        partitions: partitions.len(),
-        replication: partitions.iter().map(|p| p.replicas().len()).min().unwrap_or(0),
-        led: !partitions.is_empty() && partitions.iter().all(|p| p.leader() >= 0 && leads(p.error())),
-    }))
+    let copies = |p: &MetadataPartition| Copies {
+        leader: Some(p.leader()).filter(|id| *id >= 0 && leads(p.error())),
+        replicas: p.replicas().to_vec(),
+        isr: p.isr().to_vec(),
+    };
+    let brokers = metadata.brokers().iter().map(|b| (b.id(), format!("{}:{}", b.host(), b.port()))).collect();
+    Ok(Some(Found { partitions: topic.partitions().iter().map(copies).collect(), brokers }))
 }
 
 fn leads(error: Option<RDKafkaRespErr>) -> bool {
@@ -169,53 +174,60 @@ async fn find_all(link: &Link, asker: &Arc<Asker>, asking: &Worker) -> Result<Ve
 pub(super) async fn check(link: &Link, asker: &Arc<Asker>, asking: &Worker) -> Result<Topics> {
     let mut partitions = 0;
     let mut found = Vec::new();
-    for ((name, topic), (_, width)) in find_all(link, asker, asking).await?.into_iter().zip(TOPICS) {
-        let Some(topic) = topic else {
-            let how = format!("create the topics of repository {} first: tuflog init", link.repo());
-            return Err(Error::invalid("kafka", format!("topic {name} does not exist; {how}")));
-        };
-        let have = topic.partitions;
-        if width == Width::One && have != 1 {
-            return Err(Error::invalid("kafka", format!("topic {name} has {have} partitions, must have 1")));
+    for (i, (name, topic)) in find_all(link, asker, asking).await?.into_iter().enumerate() {
+        let topic = topic.ok_or_else(|| missing(link, &name))?;
+        topic.check_width(i, &name)?;
+        if i == CHANGES {
+            partitions = topic.partitions.len() as u16; // at most MAX_PARTITIONS
         }
-        if width == Width::Repository {
-            let most = MAX_PARTITIONS as usize;
-            partitions = u16::try_from(have).ok().filter(|p| p.is_power_of_two() && have <= most).ok_or_else(|| {
-                let rule = format!("must have a power of two up to {most}");
-                Error::invalid("kafka", format!("topic {name} has {have} partitions, {rule}"))
-            })?;
-        }
-        found.push((name, topic.replication));
+        found.push((name, topic.replication()));
     }
-    let admin: AdminClient<Context> = link.create(&link.admin())?;
-    let specifiers: Vec<_> = found.iter().map(|(name, _)| ResourceSpecifier::Topic(name)).collect();
-    let answers =
-        admin.describe_configs(&specifiers, &options()).await.map_err(|e| failed("describe the topics", &e))?;
-    for (topic, ((name, copies), answer)) in found.iter().zip(answers).enumerate() {
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    for (topic, ((name, copies), answer)) in found.iter().zip(settings(link, &names).await?).enumerate() {
         let settings = answer.map_err(|code| refused(name, "describe configs", code))?;
-        check_settings(name, rules(topic), *copies, &settings)?;
+        if let Some(first) = deviations(topic, *copies, &settings).first() {
+            let how = link.alter(name, first.setting, &first.must);
+            return Err(Error::invalid("kafka", format!("topic {name}: {}: {how}", first.what())));
+        }
     }
     Ok(Topics::of(link, partitions))
 }
 
-fn check_settings(name: &str, rules: &[(&str, Rule)], copies: usize, settings: &ConfigResource) -> Result<()> {
-    let insync = ("min.insync.replicas", Rule::AtLeast(2));
-    for (setting, rule) in rules.iter().chain((copies > 1).then_some(&insync)) {
-        let value = settings.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
-        let (good, must) = match rule {
-            Rule::Is(must) => (value == *must, (*must).to_owned()),
-            Rule::AtLeast(least) => (value.parse().is_ok_and(|v: i64| v >= *least), format!("{least} or more")),
-        };
-        if !good {
-            let set = must.trim_end_matches(" or more");
-            let how = format!("kafka-configs --alter --topic {name} --add-config {setting}={set}");
-            return Err(Error::invalid(
-                "kafka",
-                format!("topic {name}: {setting} is {value:?}, must be {must}: {how}"),
-            ));
-        }
-    }
-    Ok(())
+/// The topics that are there, as they are: enough to read the log by.
+pub(super) async fn survey(link: &Link, asker: &Arc<Asker>, asking: &Worker) -> Result<Topics> {
+    let (name, asker) = (names(link)[CHANGES].clone(), asker.clone());
+    let (found, name) = asking.ask(move || find(&asker, &name).map(|found| (found, name))).await?;
+    let found = found.ok_or_else(|| missing(link, &name))?;
+    found.check_width(CHANGES, &name)?;
+    Ok(Topics::of(link, found.partitions.len() as u16)) // at most MAX_PARTITIONS
+}
+
+fn missing(link: &Link, name: &str) -> Error {
+    let how = format!("create the topics of repository {} first: tuflog init", link.repo());
+    Error::invalid("kafka", format!("topic {name} does not exist; {how}"))
+}
+
+/// What the brokers say of the settings of topics, in their order.
+pub(super) async fn settings(link: &Link, names: &[&str]) -> Result<Vec<std::result::Result<ConfigResource, Code>>> {
+    let admin: AdminClient<Context> = link.create(&link.admin())?;
+    let specifiers: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let answers =
+        admin.describe_configs(&specifiers, &options()).await.map_err(|e| failed("describe the topics", &e))?;
+    // rdkafka shows a refusal as a topic without any setting.
+    let shown =
+        |answer: ConfigResource| Some(answer).filter(|a| !a.entries.is_empty()).ok_or(Code::TopicAuthorizationFailed);
+    Ok(answers.into_iter().map(|answer| answer.and_then(shown)).collect())
+}
+
+/// The command that makes an inbox or its rejects anew; `None` of the log itself, whose records nothing brings back.
+pub(super) fn create_command(link: &Link, topic: usize, like: (usize, usize, usize)) -> Option<String> {
+    let (width, copies, insync) = like;
+    let partitions = if TOPICS[topic].1 == Width::One { 1 } else { width };
+    let settings = initial(topic).into_iter().map(|(setting, value)| format!(" --config {setting}={value}"));
+    let (tool, name) = (link.tool("kafka-topics"), &names(link)[topic]);
+    let new = format!("{tool} --create --topic {name} --partitions {partitions} --replication-factor {copies}");
+    let insync = format!(" --config min.insync.replicas={insync}");
+    matches!(topic, INBOX | REJECTS).then(|| [new].into_iter().chain(settings).chain([insync]).collect())
 }
 
 /// Creates what is missing and checks what is there.
@@ -230,28 +242,20 @@ pub(super) async fn create(
         let rule = format!("must be from 1 to the number of copies, {replication}; it is {min_insync}");
         return Err(Error::invalid("kafka.min_insync", rule));
     }
-    let (max, insync) = (MAX_MESSAGE_BYTES.to_string(), min_insync.to_string());
+    let insync = min_insync.to_string();
     let mut missing = Vec::new();
     let there = find_all(link, asker, asking).await?;
     for (i, ((name, topic), (_, width))) in there.iter().zip(TOPICS).enumerate() {
         let want = if width == Width::One { 1 } else { partitions };
         match topic {
-            Some(topic) if topic.partitions != usize::from(want) && width != Width::Any => {
-                let have = topic.partitions;
+            Some(topic) if topic.partitions.len() != usize::from(want) && width != Width::Any => {
+                let have = topic.partitions.len();
                 return Err(Error::invalid("kafka", format!("topic {name} has {have} partitions, must have {want}")));
             }
             Some(_) => {}
             None => {
                 let new = NewTopic::new(name, want.into(), TopicReplication::Fixed(replication.into()));
-                let new = rules(i).iter().fold(new, |new, (setting, rule)| match rule {
-                    Rule::Is(must) => new.set(setting, must),
-                    Rule::AtLeast(_) => new,
-                });
-                let new = match i {
-                    INBOX => new.set("retention.ms", "-1").set("max.message.bytes", MAX_INBOX_BYTES),
-                    REJECTS => new.set("retention.ms", "-1"),
-                    _ => new.set("max.message.bytes", &max),
-                };
+                let new = initial(i).into_iter().fold(new, |new, (setting, value)| new.set(setting, value));
                 missing.push(new.set("min.insync.replicas", &insync));
             }
         }
@@ -268,7 +272,7 @@ pub(super) async fn create(
         }
     }
     let watch = Stopwatch::start();
-    while !find_all(link, asker, asking).await?.iter().all(|(_, topic)| topic.as_ref().is_some_and(|t| t.led)) {
+    while !find_all(link, asker, asking).await?.iter().all(|(_, topic)| topic.as_ref().is_some_and(Found::is_led)) {
         if watch.seconds() > SETTLE.as_secs_f64() {
             return Err(Error::unavailable("the new topics have no leaders yet"));
         }
@@ -282,7 +286,7 @@ pub(super) async fn create(
     Ok(())
 }
 
-fn options() -> AdminOptions {
+pub(super) fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(Duration::from_secs(10))).operation_timeout(Some(Duration::from_secs(10)))
 }
 
@@ -290,7 +294,7 @@ fn failed(what: &str, e: &KafkaError) -> Error {
     Error::unavailable(format!("cannot {what}: {}", words(e)))
 }
 
-fn refused(name: &str, what: &str, code: Code) -> Error {
+pub(super) fn refused(name: &str, what: &str, code: Code) -> Error {
     let message = format!("topic {name}: cannot {what}: {code}");
     match code {
         Code::TopicAuthorizationFailed

@@ -198,6 +198,9 @@ impl S3Store {
             Err(Failure::Condition) => {}
             Err(failure) => return Err(failure.into()),
         }
+        if let Ok(head) = retry::attempt(self.client.head(&self.key(name))).await {
+            let _ = self.tried_at.set(u64::try_from(head.last_modified.timestamp()).unwrap_or(0));
+        }
         if is_there(3).await? { Ok(()) } else { Err(Stop::Lacks(NO_MATCH)) }
     }
 

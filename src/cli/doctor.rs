@@ -1,0 +1,96 @@
+//! `tuflog doctor`: what a node stands on, checked before it runs or while it does.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::failure::{Code, Failure, Outcome};
+use super::output;
+use crate::clock::SystemClock;
+use crate::config::Settings;
+use crate::doctor::{self, Finding, Report, Severity, Subject};
+
+const EXAMPLES: &str = "\
+Examples:
+  tuflog doctor --data repo
+  tuflog doctor --data w2 --kafka-brokers kafka:9092 --store-url s3://bucket/repo --roles fold
+  tuflog doctor --config /srv/tuflog/tuflog.toml --json
+
+Exit codes: 0 when all is well or only warnings were found, 1 with errors, 2 when it was not called rightly.";
+
+/// Check what a node stands on, and say what to do
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Check what a node stands on, and say what is wrong, why it matters and what to do: its settings, \
+keys, disk, clock and store, and the log. On Kafka also every broker, the settings and copies of every topic, what this \
+user may do, and who is in the consumer groups.
+
+Give it the options of `serve`. It goes on after a problem, so one run names them all; what could not be checked is \
+said too. It changes nothing, but for trying the conditions of an S3 server on an object of its own, as every start \
+does. It works beside a running node, and leaves out then what only the node itself can see."
+)]
+#[command(after_long_help = EXAMPLES)]
+pub struct DoctorArgs {
+    /// The data directory of the node [default: that of the configuration file]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    data: Option<PathBuf>,
+
+    /// The configuration file [default: DIR/tuflog.toml, if it is there]
+    #[arg(long, env = "TUFLOG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the report as JSON, as schemas/doctor.json describes it
+    #[arg(long)]
+    json: bool,
+
+    /// Say only what is not well
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+
+    #[command(flatten, next_help_heading = "Settings (as those of serve)")]
+    settings: Settings,
+}
+
+/// Runs the command.
+pub async fn run(args: DoctorArgs) -> Outcome {
+    let near = || args.config.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
+    let data = args.data.clone().unwrap_or_else(|| near().unwrap_or(Path::new(".")).to_owned());
+    let subject = Subject { data, config: args.config, flags: args.settings };
+    let report = doctor::check(subject, &SystemClock).await;
+    if args.json {
+        output::json(&report)?;
+    } else {
+        people(&report, args.quiet)?;
+    }
+    match report.errors {
+        0 => Ok(()),
+        _ => Err(Failure::Quiet(Code::Failed)),
+    }
+}
+
+/// One line a finding; below those that have it in common, why it matters and what to do.
+fn people(report: &Report, quiet: bool) -> Outcome {
+    let width = report.findings.iter().map(|f| f.area.name().len()).max().unwrap_or(0);
+    let shown: Vec<&Finding> = report.findings.iter().filter(|f| !quiet || f.severity != Severity::Ok).collect();
+    let alike =
+        |a: &&Finding, b: &&Finding| (a.severity, a.area, &a.why, &a.fix) == (b.severity, b.area, &b.why, &b.fix);
+    for findings in shown.chunk_by(alike) {
+        for Finding { severity, area, what, .. } in findings {
+            let what = what.trim_end().replace('\n', "\n    ");
+            output::line(format!("{:7}  {:width$}  {what}", severity.name(), area.name()))?;
+        }
+        for (name, text) in [("why", &findings[0].why), ("do", &findings[0].fix)] {
+            if let Some(text) = text {
+                output::line(format!("{:7}  {:width$}    {name:3}  {text}", "", ""))?;
+            }
+        }
+    }
+    let counts = [
+        (report.errors, "error", "errors"),
+        (report.warnings, "warning", "warnings"),
+        (report.skipped, "not checked", "not checked"),
+        (report.ok, "ok", "ok"),
+    ];
+    let counted = counts.iter().filter(|(n, _, _)| *n > 0).map(|(n, one, many)| output::plural(*n as u64, one, many));
+    output::line(counted.collect::<Vec<_>>().join(", "))
+}
