@@ -260,7 +260,8 @@ fn jittered(ms: u64) -> u64 {
 pub(crate) async fn recovered(log: &dyn Log, store: &dyn Store) -> Result<(State, State)> {
     let start = match recover::start(log, store).await {
         Err(e) if e.kind == Kind::Invalid && recover::pointer(store).await?.is_some() => {
-            let what = "the log is empty and the store is not: is the log's volume there?";
+            let what = "the log is empty and the store is not: is the log's volume there? If its records are gone, see \
+                        `tuflog recover`";
             return Err(Error::corrupt(what));
         }
         start => start?,

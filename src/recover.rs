@@ -3,13 +3,31 @@
 //! Nothing here needs the ledger from genesis. The state at a position is the stored ledger state of a cut before it,
 //! moved on by the ledger alone; the bins of a partition are those that the last checkpoint's snapshot names. The cost
 //! follows the tail, not the history.
+//!
+//! After records were lost, a Recovery in the ledger is such a start too: nothing that was read before it counts.
+//!
+//! ```text
+//!   anchor.rs   where a state can be had: Checkpoints and Recoveries, read backwards
+//!   loss.rs     what is missing: of the ledger, of the segments
+//!   read.rs     the ledger as far as it is there        plan.rs  what a Recovery can say
+//!   batches.rs  what is there whole, and what no Commit names
+//!   repair.rs   the Recovery, and what is committed again after it
+//! ```
+
+mod anchor;
+pub mod batches;
+pub mod loss;
+mod plan;
+mod read;
+pub mod repair;
 
 use bytes::Bytes;
 
 use crate::bins::{PartitionId, sha256};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fold::state::LoadedBin;
 use crate::fold::{Fold, Parts};
+use crate::ledger::follower::Mark;
 use crate::ledger::record::{Checkpoint, ObjectRef, Record};
 use crate::ledger::saved::Saved;
 use crate::ledger::{Follower, State};
@@ -19,8 +37,8 @@ use crate::tuf::envelope::Envelope;
 use crate::tuf::parse::{self, Snapshot, Timestamp};
 use crate::tuf::root::Root;
 
-/// How many ledger positions are looked at first when reading backwards; then four times as many, and so on.
-const FIRST_WINDOW: u64 = 256;
+pub use anchor::{Anchor, last_anchor, recovered_state, recoveries_since, recovery_since};
+
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 1 << 20;
 
@@ -35,53 +53,32 @@ pub enum Source {
     Genesis,
 }
 
-/// The last Checkpoint below `before` for which `wanted` holds, reading backwards. The first one found may be a late
-/// repeat of an older one: of all that were read, the highest counts.
-pub async fn last_checkpoint(
-    log: &dyn Log,
-    before: Offset,
-    wanted: impl Fn(&Checkpoint) -> bool,
-) -> Result<Option<Checkpoint>> {
-    let (mut high, mut window) = (before, FIRST_WINDOW);
-    while high > 0 {
-        let low = high.saturating_sub(window);
-        let mut reader = log.reader(Partition::Ledger, low);
-        let mut best: Option<Checkpoint> = None;
-        'window: loop {
-            let records = reader.read(READ_BYTES).await?;
-            if records.is_empty() {
-                break;
-            }
-            for r in records {
-                if r.offset >= high {
-                    break 'window;
-                }
-                if let Record::Checkpoint(c) = Record::decode(&r.payload)?
-                    && wanted(&c)
-                    && best.as_ref().is_none_or(|b| c.n > b.n)
-                {
-                    best = Some(c);
-                }
-            }
-        }
-        if best.is_some() {
-            return Ok(best);
-        }
-        (high, window) = (low, window * 4);
-    }
-    Ok(None)
-}
-
 /// The ledger state at a position: after every record below it.
 pub async fn state_at(log: &dyn Log, store: &dyn Store, position: Offset) -> Result<State> {
-    let mut state = match last_checkpoint(log, position, |c| c.state.is_some()).await? {
-        Some(c) => stored_state(store, &c).await?,
-        None => State::default(),
+    let mut state = match last_anchor(log, position, |c| c.state.is_some()).await? {
+        Some(Anchor::Checkpoint(c)) => stored_state(store, &c).await?,
+        Some(Anchor::Recovery(seq, r)) => recovered_state(store, seq, &r).await?,
+        None => beginning(log, store, position).await?,
     };
     if state.next > position {
         state = State::default(); // a Checkpoint below the position is of a Cut below it, so never
     }
     advance(log, state, position).await
+}
+
+/// The state to begin with where no Checkpoint below a position names a stored one: before the first record; or if the
+/// ledger has lost that, one of a Cut below the position whose Checkpoint stands behind it.
+async fn beginning(log: &dyn Log, store: &dyn Store, position: Offset) -> Result<State> {
+    let first = log.reader(Partition::Ledger, 0).read(1).await?.into_iter().next();
+    match first.map(|r| Record::decode(&r.payload)).transpose()? {
+        None | Some(Record::Format(_)) => return Ok(State::default()),
+        Some(_) => {}
+    }
+    let end = log.end(Partition::Ledger).await?;
+    match last_anchor(log, end, |c| c.state.is_some() && c.seq < position).await? {
+        Some(Anchor::Checkpoint(c)) => stored_state(store, &c).await,
+        _ => Err(lost(Error::corrupt("the ledger has lost its beginning, and no Checkpoint names a stored state"))),
+    }
 }
 
 /// Moves a ledger state on to a position by the ledger alone.
@@ -93,7 +90,7 @@ pub async fn advance(log: &dyn Log, state: State, position: Offset) -> Result<St
             Some(_) => break, // a gap up to the position
             None if position > log.end(Partition::Ledger).await? => {
                 let what = format!("position {position} is beyond the end of the ledger: records were lost");
-                return Err(Error::corrupt(what));
+                return Err(lost(Error::corrupt(what)));
             }
             None => {}
         }
@@ -151,8 +148,9 @@ pub async fn snapshot(store: &dyn Store, n: u64, named: &ObjectRef, root: &Root)
 /// Format record.
 pub async fn start(log: &dyn Log, store: &dyn Store) -> Result<State> {
     let end = log.end(Partition::Ledger).await?;
-    match last_checkpoint(log, end, |_| true).await? {
-        Some(c) => state_at(log, store, c.seq + 1).await,
+    match last_anchor(log, end, |_| true).await? {
+        Some(Anchor::Checkpoint(c)) => state_at(log, store, c.seq + 1).await,
+        Some(Anchor::Recovery(seq, r)) => recovered_state(store, seq, &r).await,
         None => Ok(genesis(log).await?.state),
     }
 }
@@ -166,8 +164,19 @@ pub async fn check_store(log: &dyn Log, store: &dyn Store, start: &State) -> Res
     if is > says {
         return Err(Error::corrupt(format!(
             "{POINTER} is version {is}, the ledger ends at version {says}: records are missing, or the store is of \
-             another log"
+             another log; if this is the right one and its records are gone, see `tuflog recover`"
         )));
+    }
+    for (partition, named) in (0..).zip(&state.ends) {
+        let end = log.end(Partition::Changes(partition)).await?;
+        if end < *named {
+            let what = format!(
+                "partition {partition} of changes ends at offset {end}, the ledger names segments up to {}: records were \
+                 lost",
+                named - 1
+            );
+            return Err(lost(Error::corrupt(what)));
+        }
     }
     let Some(stamp) = &state.stamp else { return Ok(state) };
     snapshot(store, stamp.n, &stamp.snapshot, &stamp.root.root)
@@ -203,54 +212,88 @@ async fn genesis(log: &dyn Log) -> Result<Follower> {
 /// Opens the fold of a partition, and with an empty disk fills its bin state first.
 pub async fn fold(parts: Parts, partition: PartitionId, source: Source) -> Result<Fold> {
     let (log, store) = (&*parts.log, &*parts.store);
-    if let Some(mark) = parts.state.mark(partition)?.filter(|_| source == Source::Local) {
-        let state = state_at(log, store, mark.next).await?;
-        let follower = match mark.last {
-            Some(last) => Follower::after(log, state, last).await.map_err(|e| {
-                e.context(
-                    "the bin state is of another ledger, or this one has lost records since: if the ledger is the \
-                     right one, remove DIR/state, it is rebuilt",
-                )
-            })?,
-            None => Follower::new(log, state).await?,
-        };
+    if let Some(mark) = parts.state.mark(partition)?.filter(|_| source == Source::Local)
+        && let Some(follower) = local(log, store, &mark).await?
+    {
         return Fold::new(parts, partition, follower);
     }
     let end = log.end(Partition::Ledger).await?;
-    let checkpoint = match source {
-        Source::Genesis => None,
-        _ => last_checkpoint(log, end, |_| true).await?,
+    let anchor = match source {
+        Source::Genesis => recovery_since(log, 0).await?.map(|(seq, r)| Anchor::Recovery(seq, r)),
+        _ => last_anchor(log, end, |_| true).await?,
     };
-    let Some(c) = checkpoint else {
+    let Some(anchor) = anchor else {
         let follower = genesis(log).await?;
         parts.state.reset(partition)?;
         parts.state.advance(partition, &follower.mark(), false)?;
         return Fold::new(parts, partition, follower);
     };
-    let state = state_at(log, store, c.seq + 1).await?;
-    let follower = Follower::new(log, state).await?;
-    load(&parts, partition, &follower, &c).await?;
+    let (follower, n, snapshot) = match anchor {
+        Anchor::Checkpoint(c) => (Follower::new(log, state_at(log, store, c.seq + 1).await?).await?, c.n, c.snapshot),
+        Anchor::Recovery(seq, r) => {
+            let state = recovered_state(store, seq, &r).await?;
+            let last = (seq, sha256(&Record::Recovery(r.clone()).encode()));
+            (Follower::after(log, state, last).await?, r.n, r.snapshot)
+        }
+    };
+    load(&parts, partition, &follower, n, &snapshot).await?;
     Fold::new(parts, partition, follower)
 }
 
+/// Where bin state stands in the ledger; `None` if it is from before a Recovery, and counts no more.
+async fn local(log: &dyn Log, store: &dyn Store, mark: &Mark) -> Result<Option<Follower>> {
+    if recovery_since(log, mark.next).await?.is_some() {
+        return Ok(None);
+    }
+    let state = match state_at(log, store, mark.next).await {
+        // A position beyond the end, where records were lost.
+        Err(e) if e.kind == Kind::Corrupt && recovery_since(log, 0).await?.is_some() => return Ok(None),
+        state => state?,
+    };
+    let recovered = state.recovered;
+    let follower = match mark.last {
+        Some(last) if last.0 >= recovered => Follower::after(log, state, last).await,
+        None if recovered == 0 => Follower::new(log, state).await,
+        // It has read nothing since that other histories do not have, as if it had never been.
+        _ => return Ok(None),
+    };
+    match follower {
+        // What it has read after that seq was lost.
+        Err(e) if e.kind == Kind::Corrupt && recovered > 0 => Ok(None),
+        Err(e) => Err(e.context(
+            "the bin state is of another ledger, or this one has lost records since (`tuflog recover` says what is \
+             missing): if the ledger is the right one, remove DIR/state, it is rebuilt",
+        )),
+        Ok(follower) => Ok(Some(follower)),
+    }
+}
+
+/// Says what to do about records that are gone.
+fn lost(e: Error) -> Error {
+    if e.kind != Kind::Corrupt {
+        return e;
+    }
+    Error { message: format!("{}; `tuflog recover` says what is missing, and can go on without it", e.message), ..e }
+}
+
 /// Fills a partition's bin state from the published bins of a checkpoint.
-async fn load(parts: &Parts, partition: PartitionId, follower: &Follower, c: &Checkpoint) -> Result<()> {
-    let state = &follower.state;
+async fn load(parts: &Parts, partition: PartitionId, follower: &Follower, n: u64, snapshot: &ObjectRef) -> Result<()> {
+    let (state, last_seq) = (&follower.state, follower.state.next - 1);
     let layout = state.layout()?;
     let Some(root) = &state.cut_root else { return Err(Error::corrupt("a Checkpoint without a root")) };
-    let snapshot = snapshot(&*parts.store, c.n, &c.snapshot, &root.root).await?;
+    let snapshot = self::snapshot(&*parts.store, n, snapshot, &root.root).await?;
     let mut bins = Vec::new();
     for bin in layout.bins_of(partition) {
         let role = layout.name(bin);
         let Some(version) = snapshot.bins.get(&role) else {
-            return Err(Error::corrupt(format!("snapshot {} does not list {role}", c.n)));
+            return Err(Error::corrupt(format!("snapshot {n} does not list {role}")));
         };
         bins.push((bin, *version, store::metadata_name(*version, &role)));
     }
     parts.state.reset(partition)?;
     for (bin, version, name) in bins {
         let bytes = object(&*parts.store, &name, None).await?;
-        let (root, state, seq) = (root.clone(), parts.state.clone(), c.seq);
+        let (root, state, seq) = (root.clone(), parts.state.clone(), last_seq);
         let loaded = move || -> Result<()> {
             let envelope = Envelope::open(&bytes)?;
             envelope.verify(&root.root.keys, &root.root.targets)?;

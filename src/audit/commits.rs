@@ -113,6 +113,9 @@ impl Replay<'_> {
                 Outcome::Void => &mut self.report.batches_void,
             } += 1;
         }
+        if self.blind.is_some() {
+            return Ok(());
+        }
         if let Err(finding) = segments::check_commit(seq, &commit, &outcomes) {
             self.find(finding)?;
         }
@@ -126,6 +129,11 @@ impl Replay<'_> {
                 // The reader may not have come to it; what the log does not give by its offset either is not there.
                 let record = log.fetch(Partition::Changes(named.partition), named.offset).await?;
                 payload = record.map(|r| r.payload);
+            }
+            if self.is_lost(named, payload.as_ref()) {
+                self.flush().await?;
+                self.blind = Some(seq);
+                return Ok(());
             }
             match payload {
                 Some(bytes) => {

@@ -28,6 +28,8 @@ pub struct Folds {
     open: BTreeSet<Key>,
     /// Cuts and partitions whose reports cannot be rebuilt, because an object they describe is missing or altered.
     ignored: BTreeSet<(u64, PartitionId)>,
+    /// Of cuts up to this number nothing is asked any more.
+    settled: u64,
     /// How many records were found to be right.
     pub right: u64,
 }
@@ -53,6 +55,7 @@ impl Folds {
             early: BTreeMap::new(),
             open: BTreeSet::new(),
             ignored: BTreeSet::new(),
+            settled: 0,
             right: 0,
         }
     }
@@ -134,6 +137,12 @@ impl Folds {
         missing.collect()
     }
 
+    /// Asks nothing more about cuts up to `n`: records were lost.
+    pub fn settle(&mut self, n: u64) {
+        self.settled = n;
+        self.open.retain(|(of, ..)| *of > n);
+    }
+
     /// True if some report of a cut and partition was found.
     pub fn has_some(&self, n: u64, partition: PartitionId) -> bool {
         let key = (n, partition, 0);
@@ -143,7 +152,8 @@ impl Folds {
 
     /// Reports that nothing in the ledger asks for.
     pub fn unexpected(&self) -> impl Iterator<Item = Box<Finding>> + '_ {
-        let unasked = self.early.iter().filter(|((n, partition, _), _)| !self.ignored.contains(&(*n, *partition)));
+        let asked = |n: u64, p: PartitionId| n > self.settled && !self.ignored.contains(&(n, p));
+        let unasked = self.early.iter().filter(move |((n, partition, _), _)| asked(*n, *partition));
         unasked.flat_map(|((n, partition, part), found)| {
             found.iter().map(move |(offset, _)| {
                 let what = format!("nothing asks for part {part} of a report of partition {partition} about cut {n}");

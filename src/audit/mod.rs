@@ -12,6 +12,7 @@
 //!     Cut n  ─► rebuild dirty ∪ due ∪ all bins, targets, snapshot, ledger state ─► compare, verify    cut.rs, objects.rs
 //!     Checkpoint n ─► what it says, every fold report of n        folds.rs
 //!     Checkpoint, Renew ─► timestamp.json, once its version is reached    pointer.rs
+//!   Recovery ─► the checkpoint that it names, as signed; on from its bins    recovery.rs
 //!   end ─► everything in the store is accounted for
 //! ```
 //!
@@ -33,6 +34,8 @@
 //!
 //! # What is not
 //!
+//! - What a Recovery leaves behind: from the first record or segment that was lost on, only what is there is read, and
+//!   of the checkpoint that it names only the signatures, digests and places. The report says between which seqs.
 //! - The content of a batch that was a duplicate or in conflict: only its segments' own digests.
 //! - That the end of the ledger is there, beyond what the store shows: records lost behind the last Checkpoint that the
 //!   pointer or an object speaks of leave no trace.
@@ -49,6 +52,7 @@ mod cut;
 mod folds;
 mod objects;
 mod pointer;
+mod recovery;
 mod replay;
 mod report;
 mod segments;
@@ -64,7 +68,7 @@ use crate::pool::Pool;
 use crate::store::Store;
 use crate::store::local::LocalStore;
 
-pub use report::{Finding, Kind, Report, Value};
+pub use report::{Finding, Kind, RecoveryReport, Report, Value};
 
 /// How much of the ledger is read at once to find its first root, in bytes.
 const FIRST_BYTES: usize = 64 << 10;

@@ -85,6 +85,13 @@ impl Listed {
         }
     }
 
+    /// Takes note that whatever there is of the cuts after `from` up to `to` may be there.
+    pub fn account_cuts(&mut self, from: u64, to: u64) {
+        for (_, role, accounted) in self.objects.iter_mut().filter(|(v, ..)| (from + 1..=to).contains(v)) {
+            *accounted |= *role != Role::Root;
+        }
+    }
+
     /// The objects of a cut that are not accounted for.
     pub fn unexpected_of(&self, n: u64) -> impl Iterator<Item = (Role, String)> + '_ {
         let start = self.objects.partition_point(|(v, ..)| *v < n);

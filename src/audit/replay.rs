@@ -1,6 +1,7 @@
 //! The replay: every record of the ledger, in order, by the law that the ledger state is, with what each one must
 //! have left behind.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,10 +17,11 @@ use super::{Options, Progress};
 use crate::bins::{Sha256Digest, sha256};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Kind, Result};
-use crate::ledger::record::Checkpoint;
+use crate::ledger::record::{Checkpoint, Recovery};
 use crate::ledger::state::SignedRoot;
 use crate::ledger::{Event, Record, State};
 use crate::log::{self, Log, Offset, Partition};
+use crate::recover;
 use crate::store::Store;
 use crate::tuf::Envelope;
 use crate::tuf::role::Meta;
@@ -62,9 +64,13 @@ pub(super) struct Replay<'a> {
     /// What the open cut came to.
     pub built: Option<Built>,
     /// The digest of each valid Checkpoint record.
-    checkpoints: Vec<Sha256Digest>,
+    checkpoints: BTreeMap<u64, Sha256Digest>,
     /// The timestamp version of the last Checkpoint.
-    checkpoint_version: u64,
+    pub checkpoint_version: u64,
+    /// The Recoveries that are still to come, with their seqs.
+    pub recoveries: VecDeque<(Offset, Box<Recovery>)>,
+    /// The seq from which on nothing can be rebuilt before the next Recovery.
+    pub blind: Option<Offset>,
     pub names: Vec<String>,
     pub run: Vec<Gathered>,
     pub run_bytes: usize,
@@ -84,6 +90,7 @@ pub(super) async fn run(
     let pointer = Pointer::read(&*store).await?;
     let names = store.list("").await?;
     let (folds, end) = (Folds::new(&*log), log.end(Partition::Ledger).await?);
+    let recoveries = recover::recoveries_since(&*log, 0).await?.into();
     let mut replay = Replay {
         log,
         store,
@@ -95,8 +102,10 @@ pub(super) async fn run(
         pointer,
         targets: None,
         built: None,
-        checkpoints: Vec::new(),
+        checkpoints: BTreeMap::new(),
         checkpoint_version: 0,
+        recoveries,
+        blind: None,
         names,
         run: Vec::new(),
         run_bytes: 0,
@@ -175,6 +184,9 @@ impl Replay<'_> {
         if canonical != r.payload {
             self.find(Finding::differs(place(), "it is not canonical JSON", &canonical, &r.payload))?;
         }
+        if self.passes_over(seq, &record).await? {
+            return Ok(());
+        }
         let root = self.state.root.clone();
         let event = match self.state.apply(seq, &record) {
             Ok(event) => event,
@@ -217,12 +229,13 @@ impl Replay<'_> {
                 );
             }
             (Record::Checkpoint(c), Event::Checkpoint(_)) => self.checkpoint(place(), &c, &r.payload).await?,
-            (Record::Checkpoint(c), _) => match self.checkpoints.get((c.n as usize).wrapping_sub(1)) {
+            (Record::Checkpoint(c), _) => match self.checkpoints.get(&c.n) {
                 Some(first) if *first == sha256(&r.payload) => {}
                 Some(_) => {
                     let what = format!("it repeats Checkpoint {} with other content", c.n);
                     self.find(Finding::altered(place(), what))?;
                 }
+                None if c.n <= self.state.done => {} // of a cut that a Recovery has left behind
                 None => {
                     let what = format!("the ledger goes on with Checkpoint {} at seq {seq}", c.n);
                     return Err(self.lost(Finding::missing(format!("Cut {}", c.n), what)));
@@ -275,13 +288,13 @@ impl Replay<'_> {
     /// A Checkpoint that completes the open cut.
     async fn checkpoint(&mut self, place: String, c: &Checkpoint, payload: &Bytes) -> Step {
         self.report.checkpoints += 1;
-        self.checkpoints.push(sha256(payload));
+        self.checkpoints.insert(c.n, sha256(payload));
         self.checkpoint_version = self.state.stamp.as_ref().map_or(0, |s| s.version);
         self.completed(place, c).await?;
         self.pointer_reached()
     }
 
-    fn pointer_reached(&mut self) -> Step {
+    pub(super) fn pointer_reached(&mut self) -> Step {
         match self.state.stamp.as_ref().and_then(|stamp| self.pointer.reached(stamp)) {
             Some(Checked::Right(verified)) => {
                 self.count(&verified);
@@ -310,6 +323,7 @@ impl Replay<'_> {
                 Checked::Missing(_) => {} // it is published with the next cut
             }
         }
+        self.leftovers()?;
         let listed = &self.bins()?.listed;
         let left: Vec<String> = listed.unexpected().chain(listed.strangers.iter().cloned()).collect();
         for name in left {

@@ -152,6 +152,24 @@ impl fmt::Display for Finding {
     }
 }
 
+/// A Recovery: what stands between its two seqs cannot be verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryReport {
+    /// The checkpoint that the repository went on from: its signatures are verified, not what it was made of.
+    pub checkpoint: u64,
+    /// History is missing from this seq on.
+    pub from: u64,
+    /// The seq of the Recovery: everything after it is verified.
+    pub to: u64,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RecoveryReport { checkpoint, from, to } = self;
+        write!(f, "history is missing between seqs {from} and {to}: checkpoint {checkpoint} is trusted as signed")
+    }
+}
+
 /// The result of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -195,6 +213,9 @@ pub struct Report {
     pub seconds: f64,
     /// True if every record and object was looked at; false if the audit stopped at a finding.
     pub complete: bool,
+    /// Where records of the log were lost, and the repository went on from a checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recoveries: Vec<RecoveryReport>,
     /// What is legal and worth knowing.
     pub notes: Vec<String>,
     /// What is wrong, in the order of the ledger.
@@ -212,6 +233,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let r = self;
         let verdict = match (r.findings.len(), r.complete) {
+            (0, true) if !r.recoveries.is_empty() => {
+                "clean: every stored byte follows from what is left of the ledger".to_owned()
+            }
             (0, true) => "clean: every stored byte follows from the ledger".to_owned(),
             (0, false) => "not finished".to_owned(),
             (n, true) => format!("{n} finding{}", if n == 1 { "" } else { "s" }),
@@ -230,6 +254,7 @@ impl fmt::Display for Report {
             "objects    {} rebuilt and compared ({mb:.1} MB), {} signatures verified, {} checkpoints, {} fold reports",
             r.objects, r.signatures, r.checkpoints, r.reports
         )?;
+        r.recoveries.iter().try_for_each(|recovery| writeln!(f, "recovery   {recovery}"))?;
         r.notes.iter().try_for_each(|note| writeln!(f, "note       {note}"))?;
         r.findings.iter().try_for_each(|finding| writeln!(f, "finding    {finding}"))?;
         write!(f, "audit      {verdict}, in {:.1} s", r.seconds)

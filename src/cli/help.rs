@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Run a repository", &["init", "serve"]),
     ("Publish", &["add", "remove", "import"]),
     ("Ask", &["status", "lag", "batch", "target", "route", "checkpoints"]),
-    ("Check", &["audit", "doctor"]),
+    ("Check and recover", &["audit", "doctor", "recover"]),
 ];
 
 const ABOUT: &str = "\

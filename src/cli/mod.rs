@@ -6,6 +6,7 @@
 //!   status lag batch target route checkpoints   ask.rs: a server, or the data of a stopped node
 //!   audit                            everything from the first record on
 //!   doctor                           what a node stands on
+//!   recover                          what to do after records were lost
 //!   failure.rs  exit codes           output.rs  tables, units, JSON      logging.rs  log lines
 //! ```
 //!
@@ -26,6 +27,7 @@ mod lag;
 mod logging;
 mod opened;
 mod output;
+mod recover;
 mod remove;
 mod route;
 mod serve;
@@ -69,6 +71,7 @@ enum Command {
     Checkpoints(checkpoints::CheckpointsArgs),
     Audit(audit::AuditArgs),
     Doctor(Box<doctor::DoctorArgs>),
+    Recover(recover::RecoverArgs),
 }
 
 /// Runs the command that `args` (the program's name first) spell.
@@ -112,6 +115,7 @@ fn dispatch(cli: Cli) -> Outcome {
             Command::Checkpoints(args) => checkpoints::run(args).await,
             Command::Audit(args) => audit::run(args).await,
             Command::Doctor(args) => doctor::run(*args).await,
+            Command::Recover(args) => recover::run(args).await,
         }
     });
     runtime.shutdown_background(); // a name that is being resolved must not hold up the end

@@ -33,8 +33,7 @@ impl Opened {
 
 /// Opens what belongs to a data directory.
 pub async fn open(data: &Path) -> Outcome<Opened> {
-    let named = std::env::var_os("TUFLOG_CONFIG");
-    let settings = variables()?.or(serve::file(data, named.as_deref().map(Path::new))?);
+    let settings = settings(data, None)?;
     let (log, lock): (Arc<dyn Log>, _) = match KafkaSettings::of(&settings.kafka)? {
         Some(kafka) => (Arc::new(KafkaLog::open(&kafka).await?), None),
         None => {
@@ -44,6 +43,12 @@ pub async fn open(data: &Path) -> Outcome<Opened> {
     };
     let store = store::open_read_only(&settings.store, &data.join("store")).await?;
     Ok(Opened { log, store, lock })
+}
+
+/// The settings that `serve` would have: by its variables, and the configuration file that is named here or by one.
+pub fn settings(data: &Path, config: Option<&Path>) -> Outcome<Settings> {
+    let named = std::env::var_os("TUFLOG_CONFIG");
+    Ok(variables()?.or(serve::file(data, config.or(named.as_deref().map(Path::new)))?))
 }
 
 /// What the variables say: the flags of an empty command line.

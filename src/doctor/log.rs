@@ -103,7 +103,9 @@ pub async fn check(node: &Node, store: &Opened, kafka: Option<&Cluster>, found: 
             let why =
                 "serve refuses to start: going on could publish what clients reject, or lose what was acknowledged";
             let fix = match e.kind {
-                Kind::Corrupt => "put log and store back from the same backup; see `tuflog audit`",
+                Kind::Corrupt => {
+                    "put log and store back from the same backup; if records are gone for good, see `tuflog recover`"
+                }
                 Kind::Unsupported => "upgrade tuflog",
                 Kind::Invalid => "make a repository: tuflog init",
                 _ => "try again",
@@ -118,12 +120,12 @@ pub async fn check(node: &Node, store: &Opened, kafka: Option<&Cluster>, found: 
 /// Of a log whose store cannot be read: one that is not there yet belongs to a log that has published nothing.
 async fn without_store(log: &dyn Log, is_new: bool) -> Finding {
     let last = match log.end(Partition::Ledger).await {
-        Ok(end) => recover::last_checkpoint(log, end, |_| true).await,
+        Ok(end) => recover::last_anchor(log, end, |_| true).await,
         Err(e) => Err(e),
     };
     match last {
-        Ok(Some(c)) if is_new => {
-            let what = format!("the ledger ends at checkpoint {}, and there is no store", c.n);
+        Ok(Some(anchor)) if is_new => {
+            let what = format!("the ledger ends at checkpoint {}, and there is no store", anchor.n());
             let why = "serve refuses to start: what is published is gone";
             Finding::error(AREA, "belongs", what).why(why).fix("is its volume mounted? Put it back from a backup")
         }

@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::bins::Sha256Digest;
+use crate::bins::{Layout, Sha256Digest};
 use crate::change::Batch;
 use crate::error::{Error, Result};
 use crate::ledger::ids::Seen;
@@ -262,7 +262,7 @@ impl Intake {
                 "basis {basis} is ahead of this node, which has read up to {newest}"
             )));
         }
-        if basis < state.floor {
+        if basis < state.least_basis() {
             // No basis: the id may have been valid and is forgotten, so only a lookup in the whole history gives one.
             return Err(Error { basis: None, ..beyond_horizon(state) });
         }
@@ -286,7 +286,7 @@ impl Intake {
         }
         if worked {
             let state = &self.follower.state;
-            self.waiting.expire(state.floor, || beyond_horizon(state));
+            self.waiting.expire(state.least_basis(), || beyond_horizon(state));
             // What is decided is dropped where it still waits: else retries crowd out what could succeed.
             let (waiting, groups) = (&self.waiting, &mut self.groups);
             self.queue.retain(|q| waiting.is_open(&q.batch.id, q.batch.digest));
@@ -332,6 +332,19 @@ impl Intake {
 enum Accepted {
     Known(Receipt),
     New(Offset),
+}
+
+/// Appends one group of batches that were committed before, with its Commit, and answers that Commit's seq: for recovery
+/// alone, where nobody waits for a verdict but the caller, who reads it in the ledger.
+pub async fn commit(
+    log: Arc<dyn Log>,
+    pool: Pool,
+    layout: Layout,
+    batches: Vec<Batch>,
+    basis: Offset,
+) -> Result<Offset> {
+    let queued = batches.into_iter().map(|batch| Queued { batch, basis, inbox: None, room: None }).collect();
+    group::fly(log, pool, layout, MAX_SEGMENT_BYTES, queued).await
 }
 
 /// The answer about an id that is remembered.

@@ -10,12 +10,14 @@
 //!   state.rs    record × state → event, state         slots.rs    when a bin is due for renewal
 //!   saved.rs    the state as an object                follower.rs a reader of the ledger with its state
 //!   inbox.rs    how far the inbox is sequenced, and what is written of what it refuses
+//!   recovery.rs the state after records were lost
 //! ```
 
 pub mod follower;
 pub mod ids;
 pub mod inbox;
 pub mod record;
+pub mod recovery;
 pub mod report;
 pub mod saved;
 pub mod segment;

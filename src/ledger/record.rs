@@ -34,6 +34,8 @@ pub enum Record {
     Checkpoint(Checkpoint),
     /// Re-signs the timestamp over the last snapshot.
     Renew(Renew),
+    /// Goes on from a checkpoint after records of the log were lost.
+    Recovery(Box<Recovery>),
 }
 
 /// See [`Record::Format`]. The first one in the ledger counts.
@@ -228,8 +230,39 @@ pub struct Renew {
     pub time: u64,
 }
 
+/// See [`Record::Recovery`]. An operator's word that records are gone: the state after it does not follow from what
+/// stands before it, but is the stored one that it names (see [`recovery`](super::recovery)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// The checkpoint that the repository goes on from.
+    pub n: u64,
+    /// Its `N.snapshot.json`.
+    pub snapshot: ObjectRef,
+    /// The version of the timestamp that points to it.
+    pub version: u64,
+    /// When that timestamp was made, in Unix seconds.
+    pub time: u64,
+    /// When it expires, in Unix seconds.
+    pub expires: u64,
+    /// What is left of the ledger below it is part of checkpoint `n`; everything from it up to this record is void.
+    pub kept: Offset,
+    /// The next cut is one more: no cut up to this number is made, or made again.
+    pub cut: u64,
+    /// The stored ledger state.
+    pub state: StateRef,
+    /// The end of each partition of `changes`.
+    pub ends: Vec<Offset>,
+    /// Seqs of the ledger that were lost, `[from, to)`, as far as there was evidence of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<(Offset, Offset)>,
+    /// The offsets of `changes` that the ledger names and that were lost lie in `[partition, from, to)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_changes: Vec<(PartitionId, Offset, Offset)>,
+}
+
 /// The kinds that [`Record::decode`] knows.
-const KINDS: [&str; 7] = ["format", "settings", "root", "commit", "cut", "checkpoint", "renew"];
+const KINDS: [&str; 8] = ["format", "settings", "root", "commit", "cut", "checkpoint", "renew", "recovery"];
 
 impl Record {
     /// Canonical JSON.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::inbox::{Inbox, InboxPlace};
 use super::record::{ObjectRef, Settings, StateRef, decode, encode};
+use super::recovery::SavedRecovery;
 use super::state::{IdsChunk, OpenCut, SignedRoot, Stamp, State};
 use crate::bins::{Layout, PartitionId, sha256};
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ use crate::tuf::root::Root;
 pub enum StateRecord {
     /// The state right after a Cut.
     LedgerState(Box<Saved>),
+    /// The state right after a Recovery, but for what that record says itself.
+    RecoveredState(Box<SavedRecovery>),
 }
 
 /// The state right after a Cut. Roots are named by version.
@@ -49,6 +52,9 @@ pub struct Saved {
     /// partition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     inbox: Vec<InboxPlace>,
+    /// The seq of the last Recovery; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recovered: Option<Offset>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -131,6 +137,7 @@ pub fn save(state: &State) -> Result<Objects> {
         },
         chunks: state.chunks.iter().cloned().chain([own.clone()]).collect(),
         inbox: state.inbox.iter().collect(),
+        recovered: Some(state.recovered).filter(|seq| *seq > 0),
     };
     let bytes = encode(&StateRecord::LedgerState(Box::new(saved)));
     let digests = StateRef { sha256: sha256(&bytes), ids: own.sha256 };
@@ -140,8 +147,15 @@ pub fn save(state: &State) -> Result<Objects> {
 impl Saved {
     /// Reads a state object.
     pub fn decode(bytes: &[u8]) -> Result<Saved> {
-        let StateRecord::LedgerState(saved) = decode(bytes, &["ledger-state"])?;
-        Ok(*saved)
+        match decode(bytes, &["ledger-state", "recovered-state"])? {
+            StateRecord::LedgerState(saved) => Ok(*saved),
+            StateRecord::RecoveredState(_) => Err(Error::corrupt("ledger state: it is that of a Recovery")),
+        }
+    }
+
+    /// The cut it was written at, and its seq.
+    pub fn cut(&self) -> (u64, Offset) {
+        (self.cut.n, self.cut.seq)
     }
 
     /// The ids objects it needs, oldest first.
@@ -169,6 +183,7 @@ impl Saved {
             settings_revision: self.settings_revision,
             settings: self.settings,
             floor: self.floor,
+            recovered: self.recovered.unwrap_or(0),
             root: Some(root_of(self.root)?),
             cut_root: Some(root_of(self.cut.root)?),
             time: self.time,

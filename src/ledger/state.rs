@@ -135,6 +135,8 @@ pub struct State {
     pub settings: Settings,
     /// Commits with a basis below it are void; ids below it are forgotten. Never falls.
     pub floor: Offset,
+    /// The seq of the last Recovery, 0 if there was none: Commits with a basis below it are void too.
+    pub recovered: Offset,
     /// The batch ids remembered.
     pub ids: Ids,
     /// How far each partition of the inbox is sequenced.
@@ -193,12 +195,22 @@ impl State {
             Record::Cut(c) => Ok(self.new_cut(seq, c)),
             Record::Checkpoint(c) => self.checkpoint(c),
             Record::Renew(r) => Ok(self.renew(r)),
+            Record::Recovery(r) => Err(Error::corrupt(format!(
+                "records were lost, and the repository has been recovered from checkpoint {}: what was read before \
+                 counts no more; start this process again",
+                r.n
+            ))),
         }
     }
 
     /// The layout; an error before the Format record.
     pub fn layout(&self) -> Result<Layout> {
         self.layout.ok_or_else(|| Error::invalid("data", "the ledger is empty: run `tuflog init` first"))
+    }
+
+    /// Commits with a basis below it are void.
+    pub fn least_basis(&self) -> Offset {
+        self.floor.max(self.recovered)
     }
 
     /// The newest seq read: the basis of a batch whose id was looked up in this state and not found.
@@ -277,7 +289,7 @@ impl State {
     }
 
     fn batch(&mut self, seq: Offset, commit: &Commit, batch: &BatchRef) -> Outcome {
-        if batch.basis < self.floor || batch.basis > seq {
+        if batch.basis < self.least_basis() || batch.basis > seq {
             return Outcome::Void;
         }
         if let Some(Seen { seq: first, digest }) = self.ids.get(&batch.id) {

@@ -210,6 +210,17 @@ impl KafkaLog {
         Ok(Arc::new(Group::join(&self.shared, INBOX, Partition::Inbox(0), member)?))
     }
 
+    /// The processes that fold or take in the inbox, as far as the brokers know.
+    pub async fn members(&self) -> Result<Vec<String>> {
+        let (asker, repo) = (self.shared.asker.clone(), self.shared.link.repo().to_owned());
+        let ask = move || {
+            let mut all = asker.members(&format!("{repo}.folds"), PATIENCE)?;
+            all.extend(asker.members(&format!("{repo}.inbox"), PATIENCE)?);
+            Ok(all)
+        };
+        self.shared.asking.ask(ask).await
+    }
+
     /// How many partitions topic `changes` has.
     pub fn partitions(&self) -> u16 {
         self.shared.topics.partitions

@@ -6,9 +6,10 @@ use super::receipts::is_commit;
 use super::{CheckpointAnswer, CheckpointsAnswer, ObjectAnswer, Query, READ_BYTES, TimestampAnswer};
 use crate::error::{Error, Result};
 use crate::ledger::ids::Seen;
-use crate::ledger::record::{Checkpoint, Commit};
+use crate::ledger::record::{Checkpoint, Commit, Recovery};
 use crate::ledger::{Record, State};
 use crate::log::{Offset, Partition};
+use crate::recover;
 use crate::store;
 
 /// How many ledger positions are looked at first when reading backwards; then twice as many, and so on.
@@ -44,6 +45,12 @@ impl Query {
                         Record::Commit(Commit { batches, ..c })
                     }
                     record @ (Record::Format(_) | Record::Settings(_)) => record,
+                    // What it keeps of the batches before it is all that counts of them from here on.
+                    Record::Recovery(recovery) => {
+                        state = recover::recovered_state(&*self.store, r.offset, &recovery).await?;
+                        newest = state.ids.get(id).or(newest.filter(|seen: &Seen| seen.seq < recovery.kept));
+                        continue;
+                    }
                     _ => continue,
                 };
                 state.apply(r.offset, &record)?;
@@ -89,6 +96,7 @@ impl Query {
         let record = self.log.fetch(Partition::Ledger, seq).await?;
         match record.map(|r| Record::decode(&r.payload)).transpose()? {
             Some(Record::Cut(cut)) => Ok(cut.time),
+            Some(Record::Recovery(r)) => Ok(r.time), // that of its timestamp: its Cut may be lost
             _ => Err(Error::corrupt(format!("a Checkpoint names seq {seq}, where no Cut is"))),
         }
     }
@@ -123,12 +131,16 @@ impl Query {
 
     /// The newest `limit` Checkpoints below number `high`, newest first; `high` − 1 must be published. Numbers have no
     /// gaps, so it is known which are wanted: a late repeat of another one, which may stand anywhere behind the first,
-    /// ends nothing too early.
+    /// ends nothing too early. Only a Recovery leaves numbers out; the checkpoint that it goes on from is one of it.
     async fn read_back(&self, high: u64, limit: usize) -> Result<Vec<Checkpoint>> {
         let wanted = high.saturating_sub(limit as u64)..high;
         let mut found: BTreeMap<u64, Checkpoint> = BTreeMap::new();
+        let mut left_out: Vec<std::ops::RangeInclusive<u64>> = Vec::new();
         let (mut end, mut window) = (self.log.end(Partition::Ledger).await?, FIRST_WINDOW);
-        while end > 0 && !wanted.clone().skip_while(|n| *n == 0).all(|n| found.contains_key(&n)) {
+        let have = |n, found: &BTreeMap<u64, Checkpoint>, out: &[std::ops::RangeInclusive<u64>]| {
+            n == 0 || found.contains_key(&n) || out.iter().any(|range| range.contains(&n))
+        };
+        while end > 0 && !wanted.clone().all(|n| have(n, &found, &left_out)) {
             let start = end.saturating_sub(window);
             let mut reader = self.log.reader(Partition::Ledger, start);
             'window: loop {
@@ -140,11 +152,18 @@ impl Query {
                     if r.offset >= end {
                         break 'window;
                     }
-                    if !is_commit(&r.payload)
-                        && let Record::Checkpoint(c) = Record::decode(&r.payload)?
-                        && wanted.contains(&c.n)
-                    {
-                        found.insert(c.n, c); // a repeat says the same
+                    if is_commit(&r.payload) {
+                        continue;
+                    }
+                    match Record::decode(&r.payload)? {
+                        Record::Checkpoint(c) if wanted.contains(&c.n) => drop(found.insert(c.n, c)), // repeats are equal
+                        Record::Recovery(recovery) => {
+                            left_out.push(recovery.n + 1..=recovery.cut);
+                            if wanted.contains(&recovery.n) {
+                                found.insert(recovery.n, resumed(r.offset, *recovery));
+                            }
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -152,4 +171,9 @@ impl Query {
         }
         Ok(found.into_values().rev().collect())
     }
+}
+
+/// The Checkpoint that a Recovery goes on from: its own may be lost. Everything valid before the Recovery is in it.
+fn resumed(seq: Offset, Recovery { n, snapshot, ends, .. }: Recovery) -> Checkpoint {
+    Checkpoint { n, seq, snapshot, state: None, ends }
 }

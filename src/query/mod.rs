@@ -31,6 +31,7 @@ use crate::ledger::record::Checkpoint;
 use crate::ledger::{Record, State};
 use crate::log::{Log, Offset, Partition};
 use crate::pool::Pool;
+use crate::recover;
 use crate::store::{self, Store};
 use crate::tuf::envelope::Envelope;
 use crate::tuf::parse::{self, Snapshot, Timestamp};
@@ -71,8 +72,10 @@ impl Query {
         }
         let first = self.log.reader(Partition::Ledger, 0).read(1).await?.into_iter().next();
         let mut state = State::default();
-        if let Some(r) = first {
-            state.apply(r.offset, &Record::decode(&r.payload)?)?;
+        match first.map(|r| Ok::<_, Error>((r.offset, Record::decode(&r.payload)?))).transpose()? {
+            Some((seq, format @ Record::Format(_))) => drop(state.apply(seq, &format)?),
+            Some(_) => state = recover::start(&*self.log, &*self.store).await?, // the ledger has lost its beginning
+            None => {}
         }
         let layout = state.layout()?;
         Ok(*self.layout.get_or_init(|| layout))

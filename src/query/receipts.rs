@@ -113,17 +113,19 @@ impl Query {
                 return Ok(None);
             }
             for r in records.iter().filter(|r| !is_commit(&r.payload)) {
-                if let Record::Checkpoint(Checkpoint { n, seq: cut, .. }) = Record::decode(&r.payload)?
-                    && cut > seq
-                {
-                    let mut covers = lock(&self.receipts.covers);
-                    let from = covers.get(&cut).map_or(seq, |(from, _)| (*from).min(seq));
-                    covers.insert(cut, (from, n));
-                    if covers.len() > COVERS {
-                        covers.pop_first();
-                    }
-                    return Ok(Some((n, cut)));
+                let (n, cut) = match Record::decode(&r.payload)? {
+                    Record::Checkpoint(Checkpoint { n, seq: cut, .. }) if cut > seq => (n, cut),
+                    // Whatever is remembered from before it is in the checkpoint that it goes on from.
+                    Record::Recovery(recovery) => (recovery.n, r.offset),
+                    _ => continue,
+                };
+                let mut covers = lock(&self.receipts.covers);
+                let from = covers.get(&cut).map_or(seq, |(from, _)| (*from).min(seq));
+                covers.insert(cut, (from, n));
+                if covers.len() > COVERS {
+                    covers.pop_first();
                 }
+                return Ok(Some((n, cut)));
             }
         }
     }
@@ -146,7 +148,11 @@ impl Query {
         }
         if found.len() < parts.len() {
             let record = self.log.fetch(Partition::Ledger, cut_seq).await?;
-            let Some(Record::Cut(cut)) = record.map(|r| Record::decode(&r.payload)).transpose()? else {
+            let record = record.map(|r| Record::decode(&r.payload)).transpose()?;
+            if matches!(record, Some(Record::Recovery(_))) {
+                return Ok(vec![]); // what was reported of it may be lost, and is not looked for
+            }
+            let Some(Record::Cut(cut)) = record else {
                 return Err(Error::corrupt(format!("Checkpoint {n} names seq {cut_seq}, where no Cut is")));
             };
             for (p, absent) in self.reports(n, cut.folds_from, parts).await? {

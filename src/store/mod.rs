@@ -30,6 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use crate::bins::Sha256Digest;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::tuf::envelope::Envelope;
@@ -133,6 +134,19 @@ pub fn ledger_state_name(n: u64) -> String {
 /// The name of the batch ids that the ledger state of cut `n` adds to the one before.
 pub fn ledger_ids_name(n: u64) -> String {
     format!("ledger/{n}.ids.jsonl")
+}
+
+/// What the names of the two objects of a Recovery begin with.
+pub const RECOVERY_PREFIX: &str = "ledger/recovery-";
+
+/// The name of the ledger state that a Recovery names, which is one of its content: no other object can have it.
+pub fn recovery_state_name(sha256: &Sha256Digest) -> String {
+    format!("{RECOVERY_PREFIX}{}.state.json", hex::encode(sha256))
+}
+
+/// The name of its batch ids, after that state.
+pub fn recovery_ids_name(sha256: &Sha256Digest) -> String {
+    format!("{RECOVERY_PREFIX}{}.ids.jsonl", hex::encode(sha256))
 }
 
 /// Creates an object that must be a function of its name: whatever is there already must be the same bytes.

@@ -155,9 +155,20 @@ fn help_of_every_command_is_a_manual() {
     for word in ["Publish:", "Ask:", "Exit codes:", "TUFLOG_SERVER", "Examples:"] {
         assert!(all.contains(word), "{word}");
     }
-    for command in
-        ["init", "serve", "add", "remove", "import", "status", "batch", "target", "route", "checkpoints", "audit"]
-    {
+    for command in [
+        "init",
+        "serve",
+        "add",
+        "remove",
+        "import",
+        "status",
+        "batch",
+        "target",
+        "route",
+        "checkpoints",
+        "audit",
+        "recover",
+    ] {
         assert!(all.contains(&format!("\n  {command} ")), "{command}");
         assert!(good(&[command, "--help"]).contains(&format!("Examples:\n  tuflog {command}")), "{command}");
         assert_eq!(good(&["help", command]), good(&[command, "--help"]), "{command}");

@@ -15,7 +15,7 @@ use tuflog::tuf::{RoleKeys, Root, Signer};
 
 use crate::help;
 
-fn root(version: u64, online: u8) -> String {
+pub fn root(version: u64, online: u8) -> String {
     let (root, online) = (Arc::new(Signer::from_seed(&[1; 32])), Arc::new(Signer::from_seed(&[online; 32])));
     let role = |key: &Signer| RoleKeys::new(vec![*key.public().key_id()], 1);
     let doc = Root {
@@ -48,7 +48,7 @@ pub fn ledger(horizon: u64) -> State {
     state
 }
 
-fn commit(id: &str, content: &str, basis: u64, parts: &[(u16, u32)], segments: &[(u16, u64)]) -> Record {
+pub fn commit(id: &str, content: &str, basis: u64, parts: &[(u16, u32)], segments: &[(u16, u64)]) -> Record {
     let digest = sha256(content.as_bytes());
     Record::Commit(Commit {
         batches: vec![BatchRef { id: id.into(), digest, basis, parts: parts.to_vec(), inbox: None }],
@@ -59,7 +59,7 @@ fn commit(id: &str, content: &str, basis: u64, parts: &[(u16, u32)], segments: &
     })
 }
 
-fn one(state: &mut State, seq: u64, record: &Record) -> Outcome {
+pub fn one(state: &mut State, seq: u64, record: &Record) -> Outcome {
     match state.apply(seq, record).unwrap() {
         Event::Commit(outcomes) => outcomes[0],
         other => panic!("{other:?}"),
@@ -70,7 +70,7 @@ pub fn cut(n: u64, time: u64) -> Record {
     Record::Cut(Cut { n, time, folds_from: 0 })
 }
 
-fn checkpoint(state: &State) -> Record {
+pub fn checkpoint(state: &State) -> Record {
     let open = state.open.as_ref().unwrap();
     let snapshot = ObjectRef { length: 10, sha256: [7; 32] };
     Record::Checkpoint(Checkpoint { n: open.n, seq: open.seq, snapshot, state: None, ends: open.ends.clone() })

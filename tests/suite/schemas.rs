@@ -135,7 +135,10 @@ async fn what_a_node_writes_is_what_the_schemas_say() {
         })
         .collect();
     check.good("ledger.json", &Record::Renew(Renew { after: 1, time: 2 }).encode());
-    assert_eq!(kinds.len(), 6, "all but renew: {kinds:?}");
+    assert_eq!(kinds.len(), 6, "all but renew and recovery: {kinds:?}");
+    let (recovery, objects) = crate::ledger_recovery::sample();
+    check.good("ledger.json", &Record::Recovery(recovery.into()).encode());
+    check.good("ledger-state.json", &objects.state);
     let refusal = Reject::new((0, 1), Some("a".into()), &Error::invalid("changes", "no"), b"{");
     check.good("inbox-rejects.json", &refusal.encode());
     let folds = records(&site, Partition::Folds).await;

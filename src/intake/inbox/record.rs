@@ -73,7 +73,7 @@ impl Item {
         if state.inbox.has_passed(self.place) {
             return Next::Done(None);
         }
-        if self.basis >= state.floor {
+        if self.basis >= state.least_basis() {
             return Next::Send;
         }
         match (self.batch.basis, self.known) {

@@ -11,6 +11,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::metadata::Metadata;
 
 use super::{KafkaSettings, lock};
@@ -358,6 +359,15 @@ impl Asker {
             Ok(TakenIn { partition, decided, end: span.end })
         };
         partitions.into_iter().map(one).collect()
+    }
+
+    /// The members of a group, as the brokers know them.
+    pub fn members(&self, group: &str, patience: Duration) -> Result<Vec<String>> {
+        let answer = self.client.fetch_group_list(Some(group), patience);
+        let list =
+            answer.map_err(|e| Error::unavailable(format!("the members of the group {group}: {}", words(&e))))?;
+        let member = |m: &GroupMemberInfo| format!("{} at {} in the group {group}", m.client_id(), m.client_host());
+        Ok(list.groups().iter().flat_map(|g| g.members()).map(member).collect())
     }
 
     /// What the brokers know about a topic. Tries until it has an answer, is refused, or loses patience.

@@ -1,0 +1,268 @@
+//! `tuflog recover`: what is missing after records of the log were lost, and going on without it.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::failure::{Code, Failure, Outcome};
+use super::opened;
+use super::output::{self, count, line, plural};
+use crate::change::Change;
+use crate::clock::SystemClock;
+use crate::config::Settings;
+use crate::data_dir::DataDir;
+use crate::error::Error;
+use crate::log::Log;
+use crate::log::embedded::EmbeddedLog;
+use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::pool::Pool;
+use crate::recover::loss::{self, Report, Survey};
+use crate::recover::repair;
+use crate::store::{self, Store};
+
+const EXAMPLES: &str = "\
+Examples:
+  tuflog recover --data repo                                    # what is missing; nothing is written
+  tuflog recover --data repo --json
+  tuflog recover --data repo --save lost.jsonl                  # batches to post again, one a line
+  tuflog recover --data repo --accept-loss --save lost.jsonl
+
+Exit codes: 0 when nothing is missing, or when it was left behind with --accept-loss; 3 when a process still works on \
+the repository, or what was tried may not have happened: run it again; 4 when something is missing, and nothing was \
+written.";
+
+/// How many of a kind are listed for people.
+const LISTED: usize = 20;
+
+/// Say what is missing after the log lost records, and go on without it
+#[derive(Debug, Args)]
+#[command(long_about = "Say what is missing after the log lost records, and go on without it.
+
+For when a disk or the Kafka cluster has lost records that it had acknowledged: the ledger ends before what is \
+published, or segments are gone that the ledger names. Without --accept-loss it only reads, and says what is missing: \
+seqs, segments, and each batch by its id. What can be put back from a backup should be; nothing else brings it back.
+
+With --accept-loss the repository goes on from the last published checkpoint. A Recovery record in the ledger says so \
+for ever; whatever was on its way before it is void. Batches that are there whole, and not published, are committed \
+again under their ids. It can be cut off at any point: run it again. Every process that works on the repository must \
+be stopped before; those that are started after it go on by themselves.
+
+With --save it writes what could be read of batches whose Commit is lost to FILE, and what is committed again to \
+FILE.again: a batch a line as POST /v1/batches takes it. Nobody can tell whether those in FILE were ever acknowledged; \
+their producers can, and may post them again under the same ids.")]
+#[command(after_long_help = EXAMPLES)]
+pub struct RecoverArgs {
+    /// The data directory of a stopped node, or of a worker on Kafka
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+
+    /// The configuration file [default: DIR/tuflog.toml, if it is there]
+    #[arg(long, env = "TUFLOG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Go on from the last published checkpoint, without what is missing
+    #[arg(long)]
+    accept_loss: bool,
+
+    /// Write the batches that nothing commits any more as JSON Lines, to be posted again
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    /// How many partitions there were: only where the whole ledger is gone and nothing else says it
+    #[arg(long, value_name = "P")]
+    partitions: Option<u16>,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was done.
+#[derive(Serialize)]
+struct Done {
+    /// The seq of the Recovery.
+    recovery: u64,
+    /// The batches that were committed again, with their new seqs.
+    committed_again: Vec<(String, u64)>,
+}
+
+/// Runs the command.
+pub async fn run(args: RecoverArgs) -> Outcome {
+    let settings = opened::settings(&args.data, args.config.as_deref())?;
+    let opened = open(&args, &settings).await?;
+    let partitions = args.partitions.or(opened.partitions);
+    let state = args.data.join("state");
+    let state = Some(state.as_path()).filter(|_| opened.lock.is_some());
+    let survey = loss::survey(&*opened.log, &*opened.store, state, partitions).await?;
+    if let Some(file) = &args.save {
+        save(file, &survey, &opened).await?;
+    }
+    if !survey.report.is_missing() || !args.accept_loss {
+        return report(&args, &survey.report, None);
+    }
+    let (log, store) = (opened.log.clone(), &*opened.store);
+    let unfinished = survey.unfinished.clone();
+    let (seq, recovery) = match unfinished {
+        Some(unfinished) => unfinished,
+        None => repair::recover(&*log, store, &survey.plan).await?,
+    };
+    let committed_again = repair::commit_again(log, store, Pool::Inline, (seq, &recovery)).await?;
+    report(&args, &survey.report, Some(Done { recovery: seq, committed_again }))
+}
+
+struct Opened {
+    log: Arc<dyn Log>,
+    store: Arc<dyn Store>,
+    /// As the log itself says.
+    partitions: Option<u16>,
+    /// `None` if there is no directory.
+    lock: Option<DataDir>,
+}
+
+/// Opens log and store, to write only with `--accept-loss`. Nobody else may be at work then.
+async fn open(args: &RecoverArgs, settings: &Settings) -> Outcome<Opened> {
+    let place = args.data.join("store");
+    let store = match args.accept_loss {
+        true => store::open(&settings.store, &place).await?,
+        false => store::open_read_only(&settings.store, &place).await?,
+    };
+    let Some(kafka) = KafkaSettings::of(&settings.kafka)? else {
+        let dir = DataDir::open(&args.data)?;
+        let log: Arc<dyn Log> = match args.accept_loss {
+            true => EmbeddedLog::open(&dir.log(), Arc::new(SystemClock))?,
+            false => EmbeddedLog::open_read_only(&dir.log())?,
+        };
+        return Ok(Opened { log, store, partitions: None, lock: Some(dir) });
+    };
+    let lock = if args.data.is_dir() { Some(DataDir::open_worker(&args.data)?) } else { None };
+    let log = Arc::new(KafkaLog::open(&kafka).await?);
+    if args.accept_loss {
+        let members = log.members().await?;
+        if !members.is_empty() {
+            let who = members.join(", ");
+            return Err(Failure::from(Error::unavailable(format!("the repository is at work: {who}")))
+                .hint("stop every process; Kafka forgets one when its session has timed out"));
+        }
+    }
+    let partitions = Some(log.partitions());
+    Ok(Opened { log, store, partitions, lock })
+}
+
+/// Writes the batches that can be posted again.
+async fn save(file: &Path, survey: &Survey, opened: &Opened) -> Outcome {
+    let failed = |path: &Path, e: std::io::Error| Failure::new(Code::Failed, format!("{}: {e}", path.display()));
+    let create = |path: &Path| File::create(path).map(BufWriter::new).map_err(|e| failed(path, e));
+    let mut out = create(file)?;
+    for orphan in &survey.orphans {
+        write_batch(&mut out, &orphan.id, &orphan.changes).map_err(|e| failed(file, e))?;
+    }
+    out.flush().map_err(|e| failed(file, e))?;
+    let mut name = file.as_os_str().to_owned();
+    name.push(".again");
+    let again = Path::new(&name);
+    let mut out = create(again)?;
+    let mut walk = survey.walk(&*opened.log, &*opened.store).await?;
+    while let Some((seq, batches)) = walk.next(&*opened.log).await? {
+        for b in batches.iter().filter(|b| survey.report.again.iter().any(|a| a.seq == seq && a.id == b.id)) {
+            write_batch(&mut out, &b.id, &b.changes).map_err(|e| failed(again, e))?;
+        }
+    }
+    out.flush().map_err(|e| failed(again, e))
+}
+
+fn write_batch(out: &mut impl Write, id: &str, changes: &[Change]) -> std::io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        id: &'a str,
+        changes: Vec<Box<RawValue>>,
+    }
+    let mut lines = Vec::with_capacity(changes.len());
+    for change in changes {
+        let mut line = Vec::new();
+        change.write_line(&mut line);
+        let text = String::from_utf8(line).map_err(std::io::Error::other)?;
+        lines.push(RawValue::from_string(text.trim_end().to_owned())?);
+    }
+    serde_json::to_writer(&mut *out, &Line { id, changes: lines })?;
+    out.write_all(b"\n")
+}
+
+/// Prints what was found and done; answers the exit code.
+fn report(args: &RecoverArgs, report: &Report, done: Option<Done>) -> Outcome {
+    if args.json {
+        let mut value = serde_json::to_value(report).unwrap_or(Value::Null);
+        value["missing"] = json!(report.is_missing());
+        value["done"] = json!(done);
+        output::json(&value)?;
+    } else {
+        print(report)?;
+        match &done {
+            None if !report.is_missing() => line("nothing is missing, and nothing was written")?,
+            None => line("nothing was written; --accept-loss goes on from the checkpoint, without what is missing")?,
+            Some(done) => {
+                let again = plural(done.committed_again.len() as u64, "batch is", "batches are");
+                line(format!("recovered    at seq {}; {again} committed again", count(done.recovery)))?;
+                line("start serve: it publishes from there on")?;
+            }
+        }
+    }
+    match done.is_none() && report.is_missing() {
+        true => Err(Failure::Quiet(Code::Corrupt)),
+        false => Ok(()),
+    }
+}
+
+fn print(r: &Report) -> Outcome {
+    let (n, version) = (count(r.checkpoint), count(r.timestamp));
+    line(format!("published    checkpoint {n} by timestamp {version}"))?;
+    if let Some(seq) = r.unfinished {
+        line(format!("unfinished   the recovery at seq {}: not everything is committed again", count(seq)))?;
+    }
+    match r.ledger_begins {
+        Some(first) => {
+            line(format!("ledger       from seq {first} on: its beginning is lost; ends before seq {}", r.ledger_end))?
+        }
+        None => line(format!("ledger       ends before seq {}", r.ledger_end))?,
+    }
+    if let Some((from, to)) = r.lost_seqs {
+        line(format!("lost seqs    {from} to {} at least", to - 1))?;
+        r.evidence.iter().try_for_each(|what| line(format!("  for        {what}")))?;
+    }
+    if let Some((from, to)) = r.forgotten {
+        line(format!(
+            "lost ids     of seqs {from} to {}: batches of them may be published, and posted again apply again",
+            to - 1
+        ))?;
+    }
+    list("lost segments", &r.lost_segments, |s| {
+        let what = if s.other { "another record is there" } else { "is gone" };
+        format!("partition {}, offset {} of Commit {}: {what}", s.partition, s.offset, s.seq)
+    })?;
+    list("lost batches", &r.lost_batches, |b| {
+        let what = if b.published { "published; only its history is lost" } else { "not published" };
+        format!("{} of seq {}: {what}", b.id, b.seq)
+    })?;
+    list("whole, to be committed again", &r.again, |b| format!("{} of seq {}", b.id, b.seq))?;
+    list("in no Commit: never acknowledged, or their Commit is lost", &r.uncommitted, |b| {
+        let what = if b.published { "its effect is published" } else { "its effect is not published" };
+        format!("{}: {}, {what}", b.id, plural(b.changes as u64, "change", "changes"))
+    })
+}
+
+fn list<T>(title: &str, all: &[T], row: impl Fn(&T) -> String) -> Outcome {
+    if all.is_empty() {
+        return Ok(());
+    }
+    line(format!("{title}: {}", count(all.len() as u64)))?;
+    all.iter().take(LISTED).try_for_each(|one| line(format!("  {}", row(one))))?;
+    match all.len().saturating_sub(LISTED) {
+        0 => Ok(()),
+        more => line(format!("  and {} more: --json lists all", count(more as u64))),
+    }
+}

@@ -1,0 +1,159 @@
+//! The batches of a log that has lost records: those that are there whole, and those that no Commit names.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::{READ_BYTES, object, state_at};
+use crate::bins::{Layout, PartitionId, Sha256Digest, sha256};
+use crate::change::{Batch, Change};
+use crate::error::Result;
+use crate::ledger::record::Commit;
+use crate::ledger::segment::Segment;
+use crate::ledger::{Event, Outcome, Record, State};
+use crate::log::{self, Log, Offset, Partition};
+use crate::store::{self, Store};
+use crate::tuf::envelope::Envelope;
+use crate::tuf::parse::{self, Snapshot};
+use crate::tuf::root::Root;
+
+/// The valid batches of the Commits from `kept` up to `end` that are there whole: seq and id.
+pub async fn survivors(log: &dyn Log, store: &dyn Store, kept: Offset, end: Offset) -> Result<Vec<(Offset, String)>> {
+    let mut all = Vec::new();
+    let mut walk = Walk::new(log, store, kept, end).await?;
+    while let Some((seq, batches)) = walk.next(log).await? {
+        all.extend(batches.into_iter().map(|b| (seq, b.id)));
+    }
+    Ok(all)
+}
+
+/// Walks over the Commits of a stretch of the ledger that a Recovery makes void.
+pub struct Walk {
+    state: State,
+    end: Offset,
+    buffer: VecDeque<log::Record>,
+    reader: Box<dyn log::Reader>,
+}
+
+impl Walk {
+    pub async fn new(log: &dyn Log, store: &dyn Store, from: Offset, end: Offset) -> Result<Walk> {
+        let state = if from < end { state_at(log, store, from).await? } else { State::default() };
+        Ok(Walk { state, end, buffer: VecDeque::new(), reader: log.reader(Partition::Ledger, from) })
+    }
+
+    /// The next Commit that has whole batches, with these.
+    pub async fn next(&mut self, log: &dyn Log) -> Result<Option<(Offset, Vec<Batch>)>> {
+        while self.state.layout.is_some() && self.state.next < self.end {
+            if self.buffer.is_empty() {
+                self.buffer = self.reader.read(READ_BYTES).await?.into();
+            }
+            let Some(r) = self.buffer.pop_front().filter(|r| r.offset < self.end) else { break };
+            let record = Record::decode(&r.payload)?;
+            let event = self.state.apply(r.offset, &record)?;
+            if let (Record::Commit(commit), Event::Commit(outcomes)) = (&record, &event) {
+                let batches = whole(log, commit, outcomes).await?;
+                if !batches.is_empty() {
+                    return Ok(Some((r.offset, batches)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The valid batches of a Commit that are there whole.
+async fn whole(log: &dyn Log, commit: &Commit, outcomes: &[Outcome]) -> Result<Vec<Batch>> {
+    let mut changes: BTreeMap<usize, Vec<Change>> = BTreeMap::new();
+    for named in &commit.segments {
+        let Some(r) = log.fetch(Partition::Changes(named.partition), named.offset).await? else { continue };
+        if sha256(&r.payload) != named.digest {
+            continue;
+        }
+        for (part, lines) in Segment::decode(&r.payload)?.parts {
+            changes.entry(part.index as usize).or_default().extend(lines);
+        }
+    }
+    let mut all = Vec::new();
+    for (index, batch) in commit.batches.iter().enumerate() {
+        let lines = changes.remove(&index).unwrap_or_default();
+        if outcomes.get(index) != Some(&Outcome::Valid) || lines.is_empty() {
+            continue;
+        }
+        let found = Batch::new(batch.id.clone(), None, lines)?;
+        if found.digest == batch.digest {
+            all.push(found);
+        }
+    }
+    Ok(all)
+}
+
+/// A batch that no Commit names.
+pub struct Orphan {
+    pub id: String,
+    pub segments: Vec<(PartitionId, Offset)>,
+    pub changes: Vec<Change>,
+}
+
+/// Gathers the segments that no Commit names.
+#[derive(Default)]
+pub struct Orphans {
+    by_id: BTreeMap<String, Vec<(PartitionId, Offset, Vec<Change>)>>,
+    seen: HashSet<Sha256Digest>,
+}
+
+impl Orphans {
+    /// Takes a segment. What does not decode is nobody's; batches whose id is decided are not missing.
+    pub fn add(
+        &mut self,
+        partition: PartitionId,
+        offset: Offset,
+        digest: Sha256Digest,
+        payload: &Bytes,
+        decided: &HashSet<String>,
+    ) {
+        let Ok(segment) = Segment::decode(payload) else { return };
+        if !self.seen.insert(digest) {
+            return;
+        }
+        for (part, lines) in segment.parts.into_iter().filter(|(part, _)| !decided.contains(&part.id)) {
+            let parts = self.by_id.entry(part.id).or_default();
+            // The same part of it in another group: it was sent again.
+            if !parts.iter().any(|(p, _, there)| *p == partition && *there == lines) {
+                parts.push((partition, offset, lines));
+            }
+        }
+    }
+
+    pub fn into_batches(self) -> Vec<Orphan> {
+        let orphan = |(id, parts): (String, Vec<(PartitionId, Offset, Vec<Change>)>)| {
+            let segments = parts.iter().map(|(p, offset, _)| (*p, *offset)).collect();
+            Orphan { id, segments, changes: parts.into_iter().flat_map(|(.., lines)| lines).collect() }
+        };
+        self.by_id.into_iter().map(orphan).collect()
+    }
+}
+
+/// Whether a checkpoint says of every path what a batch does.
+pub async fn is_published(
+    store: &dyn Store,
+    snapshot: &Snapshot,
+    layout: Layout,
+    root: &Root,
+    orphan: &Orphan,
+) -> Result<bool> {
+    let mut last: BTreeMap<&str, &Change> = BTreeMap::new();
+    last.extend(orphan.changes.iter().map(|c| (c.path(), c)));
+    for (path, change) in last {
+        let role = layout.name(layout.bin_of(path));
+        let Some(version) = snapshot.bins.get(&role) else { return Ok(false) };
+        let bytes = object(store, &store::metadata_name(*version, &role), None).await?;
+        let envelope = Envelope::open(&bytes)?;
+        envelope.verify(&root.keys, &root.targets)?;
+        let bin = parse::parse_bin(envelope.signed)?;
+        let there = bin.targets.iter().find(|(p, _)| p == path).map(|(_, fragment)| fragment.as_bytes());
+        if there != change.fragment() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
