@@ -47,7 +47,7 @@ pub const NEEDS: [(Role, &[(Resource, Right)]); 4] = [
         ],
     ),
     (Role::Compact, &[(Topic("ledger"), Right::Read), (Topic("ledger"), Right::Write), (Topic("folds"), Right::Read)]),
-    (Role::Http, &[(Topic("ledger"), Right::Read)]),
+    (Role::Http, &[(Topic("ledger"), Right::Read), (Group("inbox"), Right::Describe)]),
 ];
 
 /// What every role needs of every topic.
