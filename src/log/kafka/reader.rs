@@ -127,7 +127,6 @@ impl KafkaReader {
 
     /// What the shared consumer has; `None` when it cannot be read there.
     async fn read_shared(&mut self, tail: &Tail, max_bytes: usize) -> Result<Option<Vec<Record>>> {
-        let deadline = tokio::time::Instant::now() + TAIL_PATIENCE;
         loop {
             let Some(records) = tail.read(self.next, max_bytes) else { return Ok(None) };
             if let Some(last) = records.last() {
@@ -138,9 +137,7 @@ impl KafkaReader {
             if self.next >= self.until().await? {
                 return Ok(Some(records));
             }
-            if tokio::time::timeout_at(deadline, tail.ready(self.next)).await.is_err() {
-                return Ok(None);
-            }
+            tail.ready(self.next).await;
         }
     }
 
@@ -156,7 +153,8 @@ impl KafkaReader {
         let max_bytes = max_bytes.min(READ_BYTES);
         self.share()?;
         if let Some(tail) = self.tail.clone() {
-            if let Some(records) = self.read_shared(&tail, max_bytes).await? {
+            let shared = tokio::time::timeout(TAIL_PATIENCE, self.read_shared(&tail, max_bytes)).await;
+            if let Some(records) = shared.unwrap_or(Ok(None))? {
                 return Ok(records);
             }
             (self.tail, self.at_end) = (None, false);
