@@ -124,16 +124,7 @@ pub struct Posted {
 impl Client {
     /// A client as the settings say.
     pub fn new(settings: &Settings) -> Result<Client> {
-        if settings.servers.is_empty() {
-            return Err(Failure::Setup("no server is named".into()));
-        }
-        let servers = settings.servers.iter().map(|server| url(server)).collect::<Result<Vec<_>>>()?;
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE);
-        let local = |h: &str| h == "localhost" || h == "[::1]" || h.starts_with("127.");
-        if servers.iter().all(|base| base.host_str().is_some_and(local)) {
-            builder = builder.no_proxy(); // a proxy has another loopback
-        }
-        let http = builder.build().map_err(|e| Failure::Setup(format!("no HTTP client: {}", answer::cause(&e))))?;
+        let (http, servers) = connections(settings)?;
         let (said_ms, token) = (settings.retry_for_ms, settings.token.clone());
         let (retry_for_ms, never_there_ms) = (said_ms.unwrap_or(RETRY_FOR_MS), said_ms.unwrap_or(NEVER_THERE_MS));
         let (turn, met) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -313,6 +304,21 @@ impl Client {
             Err(e) => answer::none(server, &e, true),
         }
     }
+}
+
+/// An HTTP client for these servers, with the module's time limits, and their URLs, to which paths are joined.
+pub(crate) fn connections(settings: &Settings) -> Result<(reqwest::Client, Vec<Url>)> {
+    if settings.servers.is_empty() {
+        return Err(Failure::Setup("no server is named".into()));
+    }
+    let servers = settings.servers.iter().map(|server| url(server)).collect::<Result<Vec<_>>>()?;
+    let mut builder = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE);
+    let local = |h: &str| h == "localhost" || h == "[::1]" || h.starts_with("127.");
+    if servers.iter().all(|base| base.host_str().is_some_and(local)) {
+        builder = builder.no_proxy(); // a proxy has another loopback
+    }
+    let http = builder.build().map_err(|e| Failure::Setup(format!("no HTTP client: {}", answer::cause(&e))))?;
+    Ok((http, servers))
 }
 
 /// The URL of a server, to which paths are joined.

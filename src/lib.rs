@@ -80,6 +80,8 @@ pub mod http;
 
 pub mod client;
 
+pub mod bench;
+
 pub mod node;
 
 pub mod doctor;

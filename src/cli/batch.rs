@@ -5,7 +5,6 @@ use clap::Args;
 use super::ask::{self, AskArgs, Asked};
 use super::failure::{Code, Failure, Outcome};
 use super::output::{count, facts};
-use super::write;
 use crate::change::check_id;
 use crate::query::BatchAnswer;
 
@@ -59,7 +58,7 @@ pub async fn run(args: BatchArgs) -> Outcome {
         return Err(if args.full { failure } else { failure.hint("--full looks beyond the horizon too") });
     };
     args.ask.print(&answer, |a| {
-        let mut rows = vec![("batch", a.batch.clone()), ("state", write::state_name(a.state).to_owned())];
+        let mut rows = vec![("batch", a.batch.clone()), ("state", a.state.name().to_owned())];
         rows.push(("seq", count(a.seq)));
         rows.extend(a.checkpoint.map(|n| ("checkpoint", count(n))));
         rows.extend(a.not_found.iter().map(|path| ("not found", path.clone())));

@@ -1,6 +1,6 @@
 //! The options that say which server, and what the client's failures read like on a command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -33,7 +33,11 @@ impl ServerArgs {
     /// A client as the arguments say.
     pub fn client(&self) -> Outcome<Client> {
         let retry_for_ms = self.retry_for.map(|s| s.saturating_mul(1_000));
-        let settings = Settings { token: token(self)?, retry_for_ms, ..Settings::new([self.server.as_str()]) };
+        let settings = Settings {
+            token: token(self.token_file.as_deref())?,
+            retry_for_ms,
+            ..Settings::new([self.server.as_str()])
+        };
         let wrong = |e| Failure::usage(format!("--server: {e}")).hint(format!("such as {DEFAULT_SERVER}"));
         Client::new(&settings).map_err(wrong)
     }
@@ -63,8 +67,9 @@ impl From<client::Failure> for Failure {
     }
 }
 
-fn token(args: &ServerArgs) -> Outcome<Option<String>> {
-    let Some(file) = &args.token_file else {
+/// The bearer token: the first word of the file, else that of the variable TUFLOG_TOKEN.
+pub fn token(file: Option<&Path>) -> Outcome<Option<String>> {
+    let Some(file) = file else {
         return Ok(std::env::var("TUFLOG_TOKEN").ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()));
     };
     let text = std::fs::read_to_string(file)

@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Run a repository", &["init", "serve"]),
     ("Publish", &["add", "remove", "import"]),
     ("Ask", &["status", "lag", "batch", "target", "route", "checkpoints"]),
-    ("Check and recover", &["audit", "doctor", "recover"]),
+    ("Check and recover", &["audit", "doctor", "recover", "bench"]),
 ];
 
 const ABOUT: &str = "\

@@ -7,6 +7,7 @@
 //!   audit                            everything from the first record on
 //!   doctor                           what a node stands on
 //!   recover                          what to do after records were lost
+//!   bench                            load and measure, and check meanwhile
 //!   failure.rs  exit codes           output.rs  tables, units, JSON      logging.rs  log lines
 //! ```
 //!
@@ -16,6 +17,7 @@ mod add;
 mod ask;
 mod audit;
 mod batch;
+mod bench;
 mod checkpoints;
 mod client;
 mod doctor;
@@ -72,6 +74,7 @@ enum Command {
     Audit(audit::AuditArgs),
     Doctor(Box<doctor::DoctorArgs>),
     Recover(recover::RecoverArgs),
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Runs the command that `args` (the program's name first) spell.
@@ -116,6 +119,7 @@ fn dispatch(cli: Cli) -> Outcome {
             Command::Audit(args) => audit::run(args).await,
             Command::Doctor(args) => doctor::run(*args).await,
             Command::Recover(args) => recover::run(args).await,
+            Command::Bench(args) => bench::run(*args).await,
         }
     });
     runtime.shutdown_background(); // a name that is being resolved must not hold up the end

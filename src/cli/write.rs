@@ -9,7 +9,7 @@ use super::failure::{Code, Failure, Outcome};
 use super::output;
 use crate::change::{self, BatchRequest, ChangeRequest};
 use crate::client;
-use crate::query::{BatchAnswer, BatchState};
+use crate::query::BatchAnswer;
 
 /// When a write is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,15 +57,6 @@ pub struct WriteArgs {
 
     #[command(flatten)]
     server: ServerArgs,
-}
-
-/// How a batch's state reads.
-pub fn state_name(state: BatchState) -> &'static str {
-    match state {
-        BatchState::Committed => "committed",
-        BatchState::Folded => "folded",
-        BatchState::Published => "published",
-    }
 }
 
 /// True if the batch was there before it was sent: the answer's basis is then the newest seq read, otherwise it is the
@@ -130,7 +121,7 @@ pub fn sentence(receipt: &BatchAnswer) -> String {
         Some(n) => format!(" in checkpoint {n}"),
         None => String::new(),
     };
-    format!("batch {} is {}{at} (seq {})", receipt.batch, state_name(receipt.state), receipt.seq)
+    format!("batch {} is {}{at} (seq {})", receipt.batch, receipt.state.name(), receipt.seq)
 }
 
 /// A failure that may leave the batch behind says under which id to send it again.

@@ -22,6 +22,17 @@ pub enum BatchState {
     Published,
 }
 
+impl BatchState {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            BatchState::Committed => "committed",
+            BatchState::Folded => "folded",
+            BatchState::Published => "published",
+        }
+    }
+}
+
 /// What a producer gets back: the receipt of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct BatchAnswer {

@@ -1,6 +1,7 @@
 //! The integration tests, in one binary: it links once.
 
 mod audit;
+mod bench;
 mod chaos;
 mod cli;
 mod cli_trouble;
