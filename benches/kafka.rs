@@ -208,6 +208,7 @@ async fn engine(dir: &Path, log: Arc<dyn Log>, store: Arc<dyn Store>, bins: u32,
         roles: Roles::default(),
         membership: None,
         inbox: None,
+        inbox_generation: 0,
         extra_hashes: Arc::default(),
         patience_ms: 0,
     };

@@ -114,6 +114,12 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience_ms: Option<u64>,
 
+    /// How often REPO.inbox was made anew, the same for all intakes [default: 0]
+    #[arg(long, env = "TUFLOG_INBOX_GENERATION", value_name = "N", value_parser = clap::value_parser!(u64).range(..=63))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 63))]
+    pub inbox_generation: Option<u64>,
+
     /// The log on Kafka
     #[command(flatten)]
     #[serde(default, skip_serializing_if = "Kafka::is_empty")]
@@ -165,6 +171,7 @@ macro_rules! every_field {
             roles,
             keys,
             patience_ms,
+            inbox_generation,
             kafka,
             store,
             auth,
@@ -237,8 +244,12 @@ impl Settings {
     /// The ranges that the flags check, for what came from a file.
     fn check(&self) -> Vec<Error> {
         let mut wrong = Vec::new();
-        let ranges =
-            [("queue_mib", self.queue_mib, 1, 2048), ("groups", self.groups, 1, 64), ("uploads", self.uploads, 1, 256)];
+        let ranges = [
+            ("queue_mib", self.queue_mib, 1, 2048),
+            ("groups", self.groups, 1, 64),
+            ("uploads", self.uploads, 1, 256),
+            ("inbox_generation", self.inbox_generation, 0, 63),
+        ];
         for (field, value, least, most) in ranges {
             if let Some(value) = value.filter(|v| !(least..=most).contains(v)) {
                 wrong.push(Error::invalid(field, format!("must be from {least} to {most}, not {value}")));
@@ -269,6 +280,7 @@ pub const KEYS: &[&str] = &[
     "roles",
     "keys",
     "patience_ms",
+    "inbox_generation",
     "kafka.brokers",
     "kafka.repo",
     "kafka.member",

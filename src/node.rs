@@ -105,6 +105,7 @@ impl Node {
             roles: roles.clone(),
             membership,
             inbox,
+            inbox_generation: settings.inbox_generation.and_then(|g| g.try_into().ok()).unwrap_or(0),
             extra_hashes: extra_hashes.clone(),
             patience_ms: match settings.kafka.brokers.is_some() {
                 // No two wait equally long, so that mostly one of them acts.
@@ -119,6 +120,7 @@ impl Node {
             query: Query::new(log, store.clone(), pool.clone()),
             store,
             published: engine.published.clone(),
+            settled: engine.settled.clone(),
             folds: Box::new(move || progress.folds()),
             clock,
             // Of its own: a large request that is parsed must not hold up what is being published.

@@ -55,6 +55,7 @@ fn value(key: &str) -> String {
         "roles" => "[\"intake\", \"fold\", \"compact\", \"http\"]".into(),
         "keys" => "\"keys\"".into(),
         "patience_ms" => defaults::PATIENCE_MS.to_string(),
+        "inbox_generation" => "0".into(),
         "kafka.brokers" => "\"127.0.0.1:9092\"".into(),
         "kafka.repo" => format!("{:?}", defaults::KAFKA_REPO),
         "kafka.member" => "\"worker-1\"".into(),

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::bins::PartitionId;
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ledger::record::{Checkpoint, Cut, ObjectRef, Renew, StateRef};
 use crate::ledger::state::OpenCut;
 use crate::ledger::{Event, FoldReport, Follower, Record, State, saved, slots};
@@ -114,10 +114,9 @@ pub struct Compactor {
 impl Compactor {
     /// Goes on from a ledger state.
     pub async fn new(parts: Parts, state: State) -> Result<Compactor> {
-        let folds_from = match &state.open {
-            Some(open) => open.folds_from,
-            None => parts.log.end(Partition::Folds).await?,
-        };
+        // A topic that has lost its end gets the reports again: from folds that start again, or render again.
+        let end = parts.log.end(Partition::Folds).await?;
+        let folds_from = state.open.as_ref().map_or(end, |open| open.folds_from.min(end));
         let folds = parts.log.reader(Partition::Folds, folds_from);
         let follower = Follower::new(&*parts.log, state).await?;
         let mut compactor = Compactor {
@@ -259,7 +258,15 @@ impl Compactor {
         for r in records {
             self.folds_read.end = r.offset + 1;
             let at = |e: Error| e.context(format!("folds offset {}", r.offset));
-            let report = FoldReport::decode(&r.payload).map_err(at)?;
+            let report = match FoldReport::decode(&r.payload) {
+                Ok(report) => report,
+                Err(e) if e.kind == Kind::Unsupported => return Err(at(e)),
+                Err(e) => {
+                    // Nobody's word for anything, as a stray segment is.
+                    tracing::warn!(offset = r.offset, error = %e, "topic folds has a record that is no report: passed over");
+                    continue;
+                }
+            };
             if report.n <= self.follower.state.done {
                 continue;
             }

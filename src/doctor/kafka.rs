@@ -172,7 +172,13 @@ fn topic(inspector: &Inspector, topic: &Topic, present: &BTreeSet<i32>, found: &
         Ok(Some(partitions)) => partitions,
         Ok(None) => {
             let finding = Finding::error(AREA, "exists", format!("{name} does not exist"));
-            return found.push(finding.why("serve refuses to start without it").fix(match &topic.create {
+            let why = match topic.kind {
+                "inbox" => {
+                    "serve refuses to start without it; one made anew needs inbox_generation one higher on every intake"
+                }
+                _ => "serve refuses to start without it",
+            };
+            return found.push(finding.why(why).fix(match &topic.create {
                 Some(create) => create.clone(),
                 None => "if the repository is yet to be made: tuflog init. Else its records are gone, and a topic that is \
                          made anew does not bring them back: ask who deleted it, and restore it from a copy"

@@ -205,7 +205,9 @@ impl Metrics {
         if let Some(p) = published::published(app).await? {
             self.timestamp_version.set(p.version);
             self.checkpoint.set(p.checkpoint);
-            self.published_lag.set(app.query.behind(p.seq).await?);
+            // A Commit of nothing but repeats waits for no cut.
+            let settled = app.settled.borrow().1;
+            self.published_lag.set(if settled { 0 } else { app.query.behind(p.seq).await? });
             self.published_age.set(app.clock.now().saturating_sub(p.time));
             self.expires.get_or_create(&Role { role: "timestamp" }).set(p.expires);
         }

@@ -117,6 +117,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Where the pointer stands.
     pub published: watch::Receiver<Published>,
+    /// Whether everything committed is published, and before which seq.
+    pub settled: watch::Receiver<(Offset, bool)>,
     /// The position of each partition that is folded here: the ledger seq its fold takes next.
     pub folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
     /// For the age of what is published.
@@ -137,6 +139,7 @@ pub struct App {
     query: Query,
     store: Arc<dyn Store>,
     published: watch::Receiver<Published>,
+    settled: watch::Receiver<(Offset, bool)>,
     folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
     clock: Arc<dyn Clock>,
     pool: Pool,
@@ -155,7 +158,7 @@ pub struct App {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<App> {
-        let Parts { intake, query, store, published, folds, clock, pool, health, metrics, options } = parts;
+        let Parts { intake, query, store, published, settled, folds, clock, pool, health, metrics, options } = parts;
         Arc::new(App {
             bodies: body::Bodies::new(pool.clone(), options.request),
             files: variants::Cache::default(),
@@ -168,6 +171,7 @@ impl App {
             query,
             store,
             published,
+            settled,
             folds,
             clock,
             pool,

@@ -46,6 +46,12 @@ const READ_BYTES: usize = 1 << 20;
 /// How many bytes of records are parsed where they are read; more go to the pool.
 const INLINE_BYTES: usize = 16 << 10;
 
+/// How many partitions an inbox may have. The ledger knows partition `p` of the `g`th inbox of a repository as
+/// `g` × this + `p`, so that one made anew begins at offset 0 without anything counting as sequenced.
+pub const MAX_PARTITIONS: PartitionId = 1 << 10;
+/// The highest generation.
+pub const MAX_GENERATION: PartitionId = PartitionId::MAX / MAX_PARTITIONS;
+
 /// What an inbox is made of.
 pub struct Parts {
     /// The log.
@@ -58,6 +64,8 @@ pub struct Parts {
     pub extra_hashes: Arc<[String]>,
     /// How many partitions may have content in memory, some MiB each.
     pub lines: usize,
+    /// How often the inbox was made anew, at most [`MAX_GENERATION`]: all intakes should have the same.
+    pub generation: PartitionId,
 }
 
 /// What a flight brought.
@@ -124,6 +132,9 @@ impl Inbox {
             return Ok(worked); // the beginning of the ledger has not been read
         }
         let owned = self.owned.borrow_and_update().clone()?;
+        if owned.last().is_some_and(|last| *last >= MAX_PARTITIONS) {
+            return Err(Error::invalid("kafka", format!("the inbox has more than {MAX_PARTITIONS} partitions")));
+        }
         self.lines.retain(|partition, _| owned.contains(partition));
         for partition in owned {
             if !self.lines.contains_key(&partition) {
@@ -175,6 +186,7 @@ impl Inbox {
             let (Record::Commit(commit), Event::Commit(outcomes)) = (&entry.record, &entry.event) else { continue };
             for (batch, outcome) in commit.batches.iter().zip(outcomes) {
                 if let (Some((partition, offset)), Outcome::Conflict { first }) = (batch.inbox, outcome)
+                    && let Some(partition) = partition.checked_sub(self.parts.generation * MAX_PARTITIONS)
                     && let Some(line) = self.lines.get_mut(&partition)
                 {
                     line.conflicts(offset, *first);
@@ -190,11 +202,12 @@ impl Inbox {
         let told = source.told(partition).await?;
         let span = source.span(partition).await?;
         let told = told.filter(|told| *told <= span.end);
-        let next = self.follower.state.inbox.next(partition);
+        let next = self.follower.state.inbox.next(self.in_ledger(partition));
         if next > span.end {
-            let end = span.end;
-            let what = format!("inbox partition {partition}: sequenced up to {next}, beyond its end {end}");
-            return Err(Error::corrupt(format!("{what}: records were lost, or the topic was made anew")));
+            return Err(self.made_anew(partition, next, span.end));
+        }
+        if told.is_none() && next > span.start {
+            tracing::warn!(partition, next, "inbox: the group has no offset; what stands below counts as taken in");
         }
         let at = told.unwrap_or(next);
         if at < span.start && next < span.start {
@@ -208,6 +221,21 @@ impl Inbox {
         self.next_number += 1;
         self.lines.insert(partition, line);
         Ok(())
+    }
+
+    /// As the ledger knows a partition.
+    fn in_ledger(&self, partition: PartitionId) -> PartitionId {
+        self.parts.generation * MAX_PARTITIONS + partition
+    }
+
+    /// The topic is shorter than what was taken in. Not fatal: whatever else this process does goes on.
+    fn made_anew(&self, partition: PartitionId, next: Offset, end: Offset) -> Error {
+        let generation = self.parts.generation + 1;
+        Error::unavailable(format!(
+            "inbox partition {partition} was taken in up to {next}, and ends at {end}: records were lost, or the topic \
+             was made anew. Nothing is taken in before every intake has inbox_generation = {generation}, and then \
+             everything that is there"
+        ))
     }
 
     /// One step of a partition: it writes refusals, sends its chunk, tells what is decided, or reads on.
@@ -259,10 +287,13 @@ impl Inbox {
         let Some(line) = self.lines.get_mut(&partition) else { return Ok(false) };
         let records = match line.reader.read(READ_BYTES).await {
             Err(e) if e.kind == Kind::Corrupt => {
-                let start = self.parts.source.span(partition).await?.start;
-                if start <= line.behind {
-                    return Err(e);
+                let (behind, span) = (line.behind, self.parts.source.span(partition).await?);
+                let start = span.start;
+                if behind > span.end {
+                    self.lines.remove(&partition);
+                    return Err(self.made_anew(partition, behind, span.end));
                 }
+                let Some(line) = self.lines.get_mut(&partition).filter(|_| start > behind) else { return Err(e) };
                 let lost = start - line.behind;
                 tracing::warn!(partition, lost, "inbox: records were removed by retention before they were read");
                 line.reader.seek(start);
@@ -274,8 +305,9 @@ impl Inbox {
         let Some(last) = records.last().map(|r| r.offset) else { return Ok(false) };
         let size: usize = records.iter().map(|r| r.payload.len()).sum();
         let extra_hashes = self.parts.extra_hashes.clone();
+        let named = self.parts.generation * MAX_PARTITIONS + partition;
         let parse =
-            move || -> Vec<_> { records.iter().map(|record| Item::read(partition, record, &extra_hashes)).collect() };
+            move || -> Vec<_> { records.iter().map(|record| Item::read(named, record, &extra_hashes)).collect() };
         let parsed = if size < INLINE_BYTES { parse() } else { self.parts.pool.run(parse).await };
         let state = &self.follower.state;
         let ahead = |item: &Item| item.batch.basis.is_some_and(|basis| basis > state.basis());

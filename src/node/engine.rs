@@ -60,6 +60,8 @@ pub struct Parts {
     pub membership: Option<Arc<dyn Membership>>,
     /// The inbox, if this process takes it in.
     pub inbox: Option<Arc<dyn log::Inbox>>,
+    /// How often the inbox was made anew.
+    pub inbox_generation: PartitionId,
     /// The hash algorithms admitted in the inbox beside sha256.
     pub extra_hashes: Arc<[String]>,
     /// How long a compactor waits before it acts in another's place, in milliseconds.
@@ -97,7 +99,8 @@ pub struct Engine {
     pub progress: Arc<Progress>,
     log: Arc<dyn Log>,
     state: Arc<BinState>,
-    settled: watch::Receiver<(Offset, bool)>,
+    /// The seq of the next ledger record, and whether everything committed before it is published.
+    pub settled: watch::Receiver<(Offset, bool)>,
     hurry: Arc<AtomicU64>,
     stop: CancellationToken,
     inbox_stop: CancellationToken,
@@ -139,7 +142,14 @@ impl Engine {
         let inbox = match parts.inbox.clone() {
             Some(source) => {
                 let (log, pool) = (parts.log.clone(), parts.pool.clone());
-                let inbox = inbox::Parts { log, source, pool, extra_hashes: parts.extra_hashes, lines: parts.groups };
+                let inbox = inbox::Parts {
+                    log,
+                    source,
+                    pool,
+                    extra_hashes: parts.extra_hashes,
+                    lines: parts.groups,
+                    generation: parts.inbox_generation,
+                };
                 Some(Inbox::new(inbox, start.clone()).await?)
             }
             None => None,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::{BatchAnswer, BatchState, INLINE_BYTES, Query, READ_BYTES};
 use crate::bins::PartitionId;
 use crate::compact::Published;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ledger::ids::Seen;
 use crate::ledger::record::{BatchRef, Checkpoint};
 use crate::ledger::report::Absent;
@@ -196,7 +196,12 @@ impl Query {
             for r in records {
                 let size = r.payload.len();
                 let decode = move || FoldReport::decode(&r.payload);
-                let report = if size < INLINE_BYTES { decode()? } else { self.pool.run(decode).await? };
+                let report = if size < INLINE_BYTES { decode() } else { self.pool.run(decode).await };
+                let report = match report {
+                    Ok(report) => report,
+                    Err(e) if e.kind == Kind::Unsupported => return Err(e),
+                    Err(_) => continue, // no report: see the compactor
+                };
                 if report.n != n || whole.contains_key(&report.partition) {
                     continue;
                 }

@@ -217,7 +217,8 @@ impl Ground {
         let source = Arc::new(Desk { log: self.log.clone(), gate: gate.clone(), told, owned });
         Box::pin(async move {
             let state = if genesis { State::default() } else { recover::start(&*log, &*store).await? };
-            let parts = inbox::Parts { log, source, pool: Pool::Inline, extra_hashes: Arc::default(), lines };
+            let parts =
+                inbox::Parts { log, source, pool: Pool::Inline, extra_hashes: Arc::default(), lines, generation: 0 };
             Ok(Actor::Inbox(Box::new(Inbox::new(parts, state).await?.with_segment_bytes(segment_bytes))))
         })
     }

@@ -95,6 +95,7 @@ async fn start_at(
         roles: Roles::default(),
         membership: None,
         inbox: None,
+        inbox_generation: 0,
         extra_hashes: Arc::default(),
         patience_ms: 0,
     };
@@ -223,4 +224,48 @@ async fn visible_and_survives(kafka: Option<&KafkaSettings>) {
     let report = audit::run(log, Arc::new(store), options, |_| {}).await.unwrap();
     assert!(report.is_clean() && report.notes.is_empty(), "{report}");
     assert_eq!((report.batches_valid, report.targets), (23, 83));
+}
+
+/// A copy of the log in `dir` without the last `lost` reports.
+async fn lose_reports(dir: &Path, lost: u64) {
+    let (from, to) = (open_log(dir, None).await, EmbeddedLog::open(&dir.join("copy"), Arc::new(SystemClock)).unwrap());
+    let changes = (0..4).map(Partition::Changes);
+    for of in changes.chain([Partition::Ledger, Partition::Folds]) {
+        let (mut reader, mut end) = (from.reader(of, 0), from.end(of).await.unwrap());
+        if of == Partition::Folds {
+            end -= lost;
+        }
+        let mut next = 0;
+        while next < end {
+            for record in reader.read(1 << 20).await.unwrap().into_iter().filter(|record| record.offset < end) {
+                next = to.append(of, record.payload).await.unwrap() + 1;
+            }
+        }
+    }
+    drop((from, to));
+    std::fs::remove_dir_all(dir.join("log")).unwrap();
+    std::fs::rename(dir.join("copy"), dir.join("log")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_that_are_foreign_or_lost_stop_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut engine, log, store) = start(dir.path(), None).await;
+    submit(&engine, "one", (0..50).map(|i| add(&format!("a/{i}"), i)).collect()).await;
+    log.append(Partition::Folds, "no report".into()).await.unwrap();
+    submit(&engine, "two", vec![add("b", 1)]).await;
+    engine.drain().await.unwrap();
+    engine.stop().await.unwrap();
+    drop((log, store));
+    // Where a fold has its state, and where it starts from the checkpoint's bins.
+    for (lost, id) in [(1, "three"), (3, "four")] {
+        lose_reports(dir.path(), lost).await;
+        let (mut engine, log, store) = start(dir.path(), None).await;
+        submit(&engine, id, vec![add(id, 1)]).await;
+        engine.drain().await.unwrap();
+        engine.stop().await.unwrap();
+        assert!(published(&*store).await.1.contains_key(id));
+        drop((log, store));
+        std::fs::remove_dir_all(dir.path().join("state")).unwrap();
+    }
 }

@@ -126,6 +126,7 @@ impl Site {
             roles: Roles::default(),
             membership: None,
             inbox: None,
+            inbox_generation: 0,
             extra_hashes: Arc::default(),
             patience_ms: 0,
         };
@@ -134,8 +135,8 @@ impl Site {
         published.wait_for(|p| p.n > 0).await.unwrap();
         let progress = engine.progress.clone();
         let folds = move || progress.folds();
-        let (intake, published) = (engine.intake.clone(), engine.published.clone());
-        let mut site = Site::serve(log, store, dir, intake, published, Box::new(folds), metrics, setup.options).await;
+        let (intake, stands) = (engine.intake.clone(), (engine.published.clone(), engine.settled.clone()));
+        let mut site = Site::serve(log, store, dir, intake, stands, Box::new(folds), metrics, setup.options).await;
         site.engine = Some(engine);
         site
     }
@@ -148,9 +149,9 @@ impl Site {
         intake: intake::Handle,
         options: Options,
     ) -> Site {
-        let (_, published) = watch::channel(Published::default());
+        let stands = (watch::channel(Published::default()).1, watch::channel((0, false)).1);
         let metrics = Arc::new(Metrics::new());
-        Site::serve(log, store, dir, intake, published, Box::new(BTreeMap::new), metrics, options).await
+        Site::serve(log, store, dir, intake, stands, Box::new(BTreeMap::new), metrics, options).await
     }
 
     #[allow(clippy::too_many_arguments)] // once
@@ -159,7 +160,7 @@ impl Site {
         store: Arc<dyn Store>,
         dir: TempDir,
         intake: intake::Handle,
-        published: watch::Receiver<Published>,
+        (published, settled): (watch::Receiver<Published>, watch::Receiver<(Offset, bool)>),
         folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
         metrics: Arc<Metrics>,
         options: Options,
@@ -171,6 +172,7 @@ impl Site {
             query: Query::new(log.clone(), store.clone(), pool.clone()),
             store: store.clone(),
             published,
+            settled,
             folds,
             clock: Arc::new(SystemClock),
             pool,

@@ -108,6 +108,12 @@ fn what_kcat_writes_is_published_once_or_refused_with_the_reason() {
     let (_, metrics) = server.get("/metrics").unwrap();
     let metrics = String::from_utf8(metrics.to_vec()).unwrap();
     assert!(metrics.contains("tuflog_inbox_lag_records{partition=\"2\"} 0\n"), "{metrics}");
+    // Its last Commit may be of nothing but a repeat.
+    kcat(cluster, &["-P", "-t", &topic, "-p", "3"], &records[1]);
+    wait_for_no_lag(cluster, &settings.repo, &[&server]);
+    let (_, metrics) = server.get("/metrics").unwrap();
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    assert!(metrics.contains("tuflog_published_lag_seqs 0\n"), "{metrics}");
     let refused = refusals(cluster, &settings.repo);
     let expected = [
         (3, "Conflict", None, Some("own"), "stands for other content"),
@@ -133,7 +139,7 @@ fn what_kcat_writes_is_published_once_or_refused_with_the_reason() {
 }
 
 #[test]
-fn what_retention_removed_is_passed_over_and_an_inbox_made_anew_stops_the_intake() {
+fn what_retention_removed_is_passed_over_and_an_inbox_made_anew_begins_anew_when_it_is_told_so() {
     let (scratch, cluster) = (help::scratch(), kafka::one());
     let data = scratch.path().join("data");
     let settings = init(cluster, &data);
@@ -158,9 +164,16 @@ fn what_retention_removed_is_passed_over_and_an_inbox_made_anew_stops_the_intake
     wait(&|| "the topic is not made anew".into(), || {
         runtime.block_on(KafkaLog::create_topics(&settings, 4, 1, 1)).ok()
     });
-    let server = Server::spawn(&data, &["--min-free-mib", "0"], &[]);
-    wait(&|| server.said(), || server.has_ended().then_some(()));
-    assert!(server.said().contains("made anew"), "{}", server.said());
+    write("d");
+    let mut server = Server::spawn(&data, &["--min-free-mib", "0"], &[]);
+    wait(&|| server.said(), || server.said().contains("made anew").then_some(()));
+    assert!(server.said().contains("inbox_generation = 1"), "{}", server.said());
+    assert!(!server.has_ended(), "the rest of the process goes on");
+    server.terminate();
+    let server = Server::start(&data, &["--min-free-mib", "0", "--inbox-generation", "1"]);
+    published(&server, "inbox:1025:0");
+    server.stop();
+    assert_eq!(server::published(&data.join("store")).keys().collect::<Vec<_>>(), ["c", "d"]);
 }
 
 /// Writes records through kcat until it is told to stop; answers how many.

@@ -203,7 +203,8 @@ pub(super) async fn survey(link: &Link, asker: &Arc<Asker>, asking: &Worker) -> 
 }
 
 fn missing(link: &Link, name: &str) -> Error {
-    let how = format!("create the topics of repository {} first: tuflog init", link.repo());
+    let repo = link.repo();
+    let how = format!("if repository {repo} is yet to be made: tuflog init; else see what `tuflog doctor` says");
     Error::invalid("kafka", format!("topic {name} does not exist; {how}"))
 }
 
