@@ -1,7 +1,7 @@
 //! `tuflog recover`: what is missing after records of the log were lost, and going on without it.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::output::{self, count, line, plural};
 use crate::change::Change;
 use crate::clock::SystemClock;
 use crate::config::Settings;
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 use crate::error::Error;
 use crate::log::Log;
 use crate::log::embedded::EmbeddedLog;
@@ -94,22 +94,22 @@ struct Done {
 
 /// Runs the command.
 pub async fn run(args: RecoverArgs) -> Outcome {
+    let files = args.save.as_deref().map(Files::new).transpose()?;
     let settings = opened::settings(&args.data, args.config.as_deref())?;
     let opened = open(&args, &settings).await?;
     let partitions = args.partitions.or(opened.partitions);
     let state = args.data.join("state");
     let state = Some(state.as_path()).filter(|_| opened.lock.is_some());
     let survey = loss::survey(&*opened.log, &*opened.store, state, partitions).await?;
-    if let Some(file) = &args.save {
-        save(file, &survey, &opened).await?;
+    if let Some(files) = &files {
+        save(files, &survey, &opened).await?;
     }
     if !survey.report.is_missing() || !args.accept_loss {
         return report(&args, &survey.report, None);
     }
     let (log, store) = (opened.log.clone(), &*opened.store);
-    let unfinished = survey.unfinished.clone();
-    let (seq, recovery) = match unfinished {
-        Some(unfinished) => unfinished,
+    let (seq, recovery) = match survey.unfinished.clone() {
+        Some(unfinished) => (unfinished.seq, unfinished.recovery),
         None => repair::recover(&*log, store, &survey.plan).await?,
     };
     let committed_again = repair::commit_again(log, store, Pool::Inline, (seq, &recovery)).await?;
@@ -154,26 +154,96 @@ async fn open(args: &RecoverArgs, settings: &Settings) -> Outcome<Opened> {
     Ok(Opened { log, store, partitions, lock })
 }
 
-/// Writes the batches that can be posted again.
-async fn save(file: &Path, survey: &Survey, opened: &Opened) -> Outcome {
-    let failed = |path: &Path, e: std::io::Error| Failure::new(Code::Failed, format!("{}: {e}", path.display()));
-    let create = |path: &Path| File::create(path).map(BufWriter::new).map_err(|e| failed(path, e));
-    let mut out = create(file)?;
-    for orphan in &survey.orphans {
-        write_batch(&mut out, &orphan.id, &orphan.changes).map_err(|e| failed(file, e))?;
+/// Where batches are saved. They may be all that is left of them, so nothing there is ever replaced.
+struct Files {
+    lost: PathBuf,
+    again: PathBuf,
+}
+
+impl Files {
+    /// Refuses what is there already.
+    fn new(lost: &Path) -> Outcome<Files> {
+        let mut again = lost.as_os_str().to_owned();
+        again.push(".again");
+        let files = Files { lost: lost.to_owned(), again: again.into() };
+        for file in [&files.lost, &files.again] {
+            if fs::symlink_metadata(file).is_ok() {
+                return Err(is_there(file));
+            }
+        }
+        Ok(files)
     }
-    out.flush().map_err(|e| failed(file, e))?;
-    let mut name = file.as_os_str().to_owned();
-    name.push(".again");
-    let again = Path::new(&name);
-    let mut out = create(again)?;
+}
+
+fn is_there(file: &Path) -> Failure {
+    let what = format!("--save: {} is there already, and may be all that is left of its batches", file.display());
+    Failure::usage(what).hint("name another file; nothing was written")
+}
+
+/// Writes the batches that can be posted again; when it answers they are there durably.
+async fn save(files: &Files, survey: &Survey, opened: &Opened) -> Outcome {
+    let mut out = Saving::new(&files.lost)?;
+    for orphan in &survey.orphans {
+        out.batch(&orphan.id, &orphan.changes)?;
+    }
+    let lost = out.done()?;
+    let mut out = Saving::new(&files.again)?;
     let mut walk = survey.walk(&*opened.log, &*opened.store).await?;
-    while let Some((seq, batches)) = walk.next(&*opened.log).await? {
+    let wanted = |id: &str| survey.report.again.iter().any(|a| a.id == id);
+    while let Some((seq, batches)) = walk.next(&*opened.log, wanted).await? {
         for b in batches.iter().filter(|b| survey.report.again.iter().any(|a| a.seq == seq && a.id == b.id)) {
-            write_batch(&mut out, &b.id, &b.changes).map_err(|e| failed(again, e))?;
+            out.batch(&b.id, &b.changes)?;
         }
     }
-    out.flush().map_err(|e| failed(again, e))
+    let again = out.done()?;
+    (lost.keep(), again.keep());
+    Ok(())
+}
+
+/// A file of batches that is removed again if it does not become whole.
+struct Saving {
+    file: PathBuf,
+    out: BufWriter<File>,
+    whole: bool,
+}
+
+impl Saving {
+    fn new(file: &Path) -> Outcome<Saving> {
+        match File::create_new(file) {
+            Ok(out) => Ok(Saving { file: file.to_owned(), out: BufWriter::new(out), whole: false }),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(is_there(file)),
+            Err(e) => Err(failed(file, &e)),
+        }
+    }
+
+    fn batch(&mut self, id: &str, changes: &[Change]) -> Outcome {
+        write_batch(&mut self.out, id, changes).map_err(|e| failed(&self.file, &e))
+    }
+
+    /// Makes it durable, and its name.
+    fn done(mut self) -> Outcome<Saving> {
+        let dir = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let synced =
+            self.out.flush().and_then(|()| self.out.get_ref().sync_all()).and_then(|()| data_dir::sync_dir(dir));
+        synced.map_err(|e| failed(&self.file, &e))?;
+        Ok(self)
+    }
+
+    fn keep(mut self) {
+        self.whole = true;
+    }
+}
+
+impl Drop for Saving {
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = fs::remove_file(&self.file);
+        }
+    }
+}
+
+fn failed(file: &Path, e: &io::Error) -> Failure {
+    Failure::new(Code::Failed, format!("{}: {e}", file.display()))
 }
 
 fn write_batch(out: &mut impl Write, id: &str, changes: &[Change]) -> std::io::Result<()> {
@@ -204,6 +274,9 @@ fn report(args: &RecoverArgs, report: &Report, done: Option<Done>) -> Outcome {
         print(report)?;
         match &done {
             None if !report.is_missing() => line("nothing is missing, and nothing was written")?,
+            None if report.unfinished.is_some() => {
+                line("nothing was written; --accept-loss finishes the recovery, and so does serve at its start")?
+            }
             None => line("nothing was written; --accept-loss goes on from the checkpoint, without what is missing")?,
             Some(done) => {
                 let again = plural(done.committed_again.len() as u64, "batch is", "batches are");

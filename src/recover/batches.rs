@@ -17,11 +17,16 @@ use crate::tuf::envelope::Envelope;
 use crate::tuf::parse::{self, Snapshot};
 use crate::tuf::root::Root;
 
-/// The valid batches of the Commits from `kept` up to `end` that are there whole: seq and id.
-pub async fn survivors(log: &dyn Log, store: &dyn Store, kept: Offset, end: Offset) -> Result<Vec<(Offset, String)>> {
+/// The valid batches of the Commits from `kept` up to `end` that are `wanted` and there whole: seq and id.
+pub async fn survivors(
+    log: &dyn Log,
+    store: &dyn Store,
+    (kept, end): (Offset, Offset),
+    wanted: impl Fn(&str) -> bool + Send + Sync,
+) -> Result<Vec<(Offset, String)>> {
     let mut all = Vec::new();
     let mut walk = Walk::new(log, store, kept, end).await?;
-    while let Some((seq, batches)) = walk.next(log).await? {
+    while let Some((seq, batches)) = walk.next(log, &wanted).await? {
         all.extend(batches.into_iter().map(|b| (seq, b.id)));
     }
     Ok(all)
@@ -41,8 +46,12 @@ impl Walk {
         Ok(Walk { state, end, buffer: VecDeque::new(), reader: log.reader(Partition::Ledger, from) })
     }
 
-    /// The next Commit that has whole batches, with these.
-    pub async fn next(&mut self, log: &dyn Log) -> Result<Option<(Offset, Vec<Batch>)>> {
+    /// The next Commit that has whole batches whose ids are `wanted`, with these.
+    pub async fn next(
+        &mut self,
+        log: &dyn Log,
+        wanted: impl Fn(&str) -> bool + Send + Sync,
+    ) -> Result<Option<(Offset, Vec<Batch>)>> {
         while self.state.layout.is_some() && self.state.next < self.end {
             if self.buffer.is_empty() {
                 self.buffer = self.reader.read(READ_BYTES).await?.into();
@@ -51,7 +60,10 @@ impl Walk {
             let record = Record::decode(&r.payload)?;
             let event = self.state.apply(r.offset, &record)?;
             if let (Record::Commit(commit), Event::Commit(outcomes)) = (&record, &event) {
-                let batches = whole(log, commit, outcomes).await?;
+                let valid = |(i, _): &(usize, _)| outcomes.get(*i) == Some(&Outcome::Valid);
+                let named = commit.batches.iter().enumerate().filter(valid).filter(|(_, b)| wanted(&b.id));
+                let open: Vec<usize> = named.map(|(i, _)| i).collect();
+                let batches = whole(log, commit, &open).await?;
                 if !batches.is_empty() {
                     return Ok(Some((r.offset, batches)));
                 }
@@ -61,9 +73,12 @@ impl Walk {
     }
 }
 
-/// The valid batches of a Commit that are there whole.
-async fn whole(log: &dyn Log, commit: &Commit, outcomes: &[Outcome]) -> Result<Vec<Batch>> {
+/// Those of some batches of a Commit that are there whole.
+async fn whole(log: &dyn Log, commit: &Commit, of: &[usize]) -> Result<Vec<Batch>> {
     let mut changes: BTreeMap<usize, Vec<Change>> = BTreeMap::new();
+    if of.is_empty() {
+        return Ok(vec![]);
+    }
     for named in &commit.segments {
         let Some(r) = log.fetch(Partition::Changes(named.partition), named.offset).await? else { continue };
         if sha256(&r.payload) != named.digest {
@@ -74,9 +89,9 @@ async fn whole(log: &dyn Log, commit: &Commit, outcomes: &[Outcome]) -> Result<V
         }
     }
     let mut all = Vec::new();
-    for (index, batch) in commit.batches.iter().enumerate() {
-        let lines = changes.remove(&index).unwrap_or_default();
-        if outcomes.get(index) != Some(&Outcome::Valid) || lines.is_empty() {
+    for index in of {
+        let (batch, lines) = (&commit.batches[*index], changes.remove(index).unwrap_or_default());
+        if lines.is_empty() {
             continue;
         }
         let found = Batch::new(batch.id.clone(), None, lines)?;

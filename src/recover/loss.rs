@@ -15,13 +15,14 @@ use serde::Serialize;
 use super::batches::{self, Orphan, Walk};
 use super::plan::{self, Plan};
 use super::read::{self, Read};
-use super::{READ_BYTES, pointer, recovery_since};
+use super::repair::{self, Unfinished};
+use super::{READ_BYTES, pointer};
 use crate::bins::{Layout, PartitionId, Sha256Digest, sha256};
 use crate::error::{Error, Result};
 use crate::fold::state::State as BinState;
 use crate::ledger::Record;
 use crate::ledger::follower::Mark;
-use crate::ledger::record::{Commit, Recovery};
+use crate::ledger::record::Commit;
 use crate::log::{Log, Offset, Partition};
 use crate::store::Store;
 
@@ -128,7 +129,7 @@ pub struct Survey {
     /// What to do about it.
     pub plan: Plan,
     /// The Recovery after which something is still to be committed again.
-    pub unfinished: Option<(Offset, Box<Recovery>)>,
+    pub unfinished: Option<Unfinished>,
     /// The batches that no Commit names, with their changes.
     pub orphans: Vec<Orphan>,
 }
@@ -137,7 +138,7 @@ impl Survey {
     /// Walks over the Commits whose batches are to be committed again.
     pub async fn walk(&self, log: &dyn Log, store: &dyn Store) -> Result<Walk> {
         match &self.unfinished {
-            Some((seq, recovery)) => Walk::new(log, store, recovery.kept, *seq).await,
+            Some(u) => Walk::new(log, store, u.recovery.kept, u.seq).await,
             None => Walk::new(log, store, self.plan.kept, self.report.ledger_end).await,
         }
     }
@@ -224,13 +225,19 @@ pub async fn survey(
         let (id, segments, changes) = (orphan.id.clone(), orphan.segments.clone(), orphan.changes.len());
         report.uncommitted.push(Uncommitted { id, segments, changes, published });
     }
-    let unfinished = if report.needs_recovery() { None } else { unfinished(log, store, &read, &mut report).await? };
+    let mut unfinished = None;
+    if !report.needs_recovery() {
+        unfinished = repair::unfinished(log, store, &read.state).await?;
+        let left = unfinished.iter().flat_map(|u| &u.left);
+        report.again = left.map(|(seq, id)| BatchAt { id: id.clone(), seq: *seq }).collect();
+        report.unfinished = unfinished.as_ref().map(|u| u.seq);
+    }
     Ok(Survey { report, plan, unfinished, orphans })
 }
 
 /// What became of the batches whose Commits are there.
 async fn batches(log: &dyn Log, store: &dyn Store, read: &Read, plan: &Plan, report: &mut Report) -> Result<()> {
-    for (seq, id) in batches::survivors(log, store, plan.kept, read.end).await? {
+    for (seq, id) in batches::survivors(log, store, (plan.kept, read.end), |_| true).await? {
         report.again.push(BatchAt { id, seq });
     }
     let mut lost: BTreeMap<Offset, BTreeSet<PartitionId>> = BTreeMap::new();
@@ -247,24 +254,6 @@ async fn batches(log: &dyn Log, store: &dyn Store, read: &Read, plan: &Plan, rep
         }
     }
     Ok(())
-}
-
-/// A recovery that was cut off. Beyond the horizon its ids are forgotten, and nothing can be done any more.
-async fn unfinished(
-    log: &dyn Log,
-    store: &dyn Store,
-    read: &Read,
-    report: &mut Report,
-) -> Result<Option<(Offset, Box<Recovery>)>> {
-    if read.state.recovered == 0 || read.state.floor > read.state.recovered {
-        return Ok(None);
-    }
-    let Some((seq, recovery)) = recovery_since(log, 0).await? else { return Ok(None) };
-    let survivors = batches::survivors(log, store, recovery.kept, seq).await?;
-    let left = survivors.into_iter().filter(|(_, id)| read.state.ids.get(id).is_none());
-    report.again = left.map(|(seq, id)| BatchAt { id, seq }).collect();
-    report.unfinished = Some(seq).filter(|_| !report.again.is_empty());
-    Ok(report.unfinished.map(|_| (seq, recovery)))
 }
 
 /// Where the bin state in a directory stands.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::batches::Walk;
+use super::batches::{self, Walk};
 use super::plan::Plan;
 use super::{advance, recovered_state, recovery_since};
 use crate::change::Batch;
@@ -19,7 +19,7 @@ use crate::intake;
 use crate::ledger::record::{Cut, Format, Recovery};
 use crate::ledger::recovery::{self, Known};
 use crate::ledger::saved::Objects;
-use crate::ledger::{EPOCH, Event, Follower, Outcome, Record};
+use crate::ledger::{EPOCH, Event, Follower, Outcome, Record, State};
 use crate::log::{Log, Offset, Partition};
 use crate::pool::Pool;
 use crate::store::{self, Store};
@@ -86,6 +86,40 @@ async fn fill(log: &dyn Log, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// A recovery after which something is still to be committed again.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    /// The seq of the Recovery.
+    pub seq: Offset,
+    /// What it says.
+    pub recovery: Box<Recovery>,
+    /// What is left: the seqs of the void Commits, and ids.
+    pub left: Vec<(Offset, String)>,
+}
+
+/// What a recovery that was cut off has left to do, given the state at the ledger's end. Beyond the horizon its ids are
+/// forgotten, and nothing can be done any more.
+pub async fn unfinished(log: &dyn Log, store: &dyn Store, end: &State) -> Result<Option<Unfinished>> {
+    let seq = end.recovered;
+    if seq == 0 || end.floor > seq {
+        return Ok(None);
+    }
+    let Some(r) = log.fetch(Partition::Ledger, seq).await? else { return Ok(None) };
+    let Record::Recovery(recovery) = Record::decode(&r.payload)? else { return Ok(None) };
+    let open = |id: &str| end.ids.get(id).is_none();
+    let left = batches::survivors(log, store, (recovery.kept, seq), open).await?;
+    Ok(Some(Unfinished { seq, recovery, left }).filter(|u| !u.left.is_empty()))
+}
+
+/// Finishes a recovery that was cut off, if there is one; answers what was committed again. Several may do it at once:
+/// an id takes effect once.
+pub async fn finish(log: Arc<dyn Log>, store: &dyn Store, pool: Pool, end: &State) -> Result<Vec<(String, Offset)>> {
+    match unfinished(&*log, store, end).await? {
+        Some(u) => commit_again(log, store, pool, (u.seq, &u.recovery)).await,
+        None => Ok(vec![]),
+    }
+}
+
 /// Commits again, in order, what survived and was not decided since; answers the ids with their new seqs.
 pub async fn commit_again(
     log: Arc<dyn Log>,
@@ -98,7 +132,9 @@ pub async fn commit_again(
     let mut follower = Follower::new(&*log, state).await?;
     let mut done = Vec::new();
     let mut walk = Walk::new(&*log, store, recovery.kept, seq).await?;
-    while let Some((_, batches)) = walk.next(&*log).await? {
+    loop {
+        let open = |id: &str| follower.state.ids.get(id).is_none();
+        let Some((_, batches)) = walk.next(&*log, open).await? else { break };
         while follower.next().await?.is_some() {}
         let (basis, layout) = (follower.state.basis(), follower.state.layout()?);
         let open: Vec<Batch> = batches.into_iter().filter(|b| follower.state.ids.get(&b.id).is_none()).collect();

@@ -510,7 +510,7 @@ async fn recover_until(log: Arc<dyn Log>, store: &LocalStore, state: &Path, appe
     let log: Arc<dyn Log> = Arc::new(Stopping { log, left: AtomicU64::new(appends) });
     let survey = loss::survey(&*log, store, Some(state), None).await.unwrap();
     let (seq, recovery) = match survey.unfinished.clone() {
-        Some(unfinished) => unfinished,
+        Some(unfinished) => (unfinished.seq, unfinished.recovery),
         None if !survey.report.is_missing() => return true,
         None => match repair::recover(&*log, store, &survey.plan).await {
             Ok(recovered) => recovered,
@@ -518,6 +518,76 @@ async fn recover_until(log: Arc<dyn Log>, store: &LocalStore, state: &Path, appe
         },
     };
     repair::commit_again(log, store, Pool::Inline, (seq, &recovery)).await.is_ok()
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    fs::read_to_string(file).unwrap().lines().map(id).collect()
+}
+
+#[test]
+fn what_was_saved_is_never_replaced() {
+    let mut site = Site::new(false);
+    story(&site);
+    let (cut, ..) = places(&site.ledger());
+    site.lose(|of| if of == Partition::Ledger { Some(cut + 3) } else { None });
+    let place = |name: &str| site.dir.path().join(name);
+    let (file, again) = (place("lost"), place("lost.again"));
+    let save = |file: &Path| site.run(&["--accept-loss", "--save", file.to_str().unwrap()]);
+    // One that stands in the way is refused before anything is written.
+    for (name, other) in [("lost", &again), ("lost.again", &file)] {
+        let ends = site.ends();
+        fs::write(place(name), "mine").unwrap();
+        let out = save(&file);
+        let said = server::said(&out);
+        assert!(out.status.code() == Some(2) && said.contains(name) && said.contains("name another file"), "{said}");
+        assert_eq!((fs::read(place(name)).unwrap(), other.exists()), (b"mine".to_vec(), false));
+        assert_eq!(site.ends(), ends);
+        fs::remove_file(place(name)).unwrap();
+    }
+    assert_eq!(site.accept(&["--save", file.to_str().unwrap()]), ["e"]);
+    let saved = (fs::read(&file).unwrap(), fs::read(&again).unwrap());
+    assert_eq!((lines(&file).len(), lines(&again)), (1, vec!["e".to_owned()]));
+    assert_eq!(save(&file).status.code(), Some(2));
+    assert_eq!((fs::read(&file).unwrap(), fs::read(&again).unwrap()), saved);
+    // With nothing missing any more another name holds what is left: nothing to be committed again.
+    assert_eq!(save(&place("more")).status.code(), Some(0));
+    assert_eq!(lines(&place("more.again")), [""; 0]);
+}
+
+/// A site whose recovery was cut off right after its Recovery: e is still to be committed again.
+fn unfinished() -> Site {
+    let mut site = Site::new(false);
+    story(&site);
+    let (_, _, commits) = places(&site.ledger());
+    let gone = commits["f"].1.segments[0].clone();
+    site.lose(|of| (of == Partition::Changes(gone.partition)).then_some(gone.offset));
+    let store = LocalStore::open(&site.store()).unwrap();
+    let state = site.data().join("state");
+    assert!(!site.runtime.block_on(recover_until(site.log(), &store, &state, 1)));
+    assert!(matches!(site.ledger().last(), Some(Record::Recovery(_))));
+    site
+}
+
+#[test]
+fn an_unfinished_recovery_is_reported_and_the_run_that_finishes_it_saves() {
+    let site = unfinished();
+    let seq = site.ledger().len() as u64 - 1;
+    let place = |name: &str| site.dir.path().join(name);
+    let report = site.missing(&["--save", place("first").to_str().unwrap()]);
+    assert_eq!((ids(&report["again"]), &report["unfinished"]), (vec!["e"], &json!(seq)), "{report:#}");
+    assert_eq!(lines(&place("first.again")), ["e"]);
+    let data = site.data();
+    let out = server::command(&["recover", "--data", data.to_str().unwrap()]).output().unwrap();
+    let said = server::said(&out);
+    assert_eq!(out.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("to be committed again: 1\n  e of seq ") && said.contains("--accept-loss finishes"),
+        "{said}"
+    );
+    assert_eq!(site.accept(&["--save", place("second").to_str().unwrap()]), ["e"]);
+    assert_eq!(lines(&place("second.again")), ["e"]);
+    site.is_whole();
 }
 
 /// Cut off after every so many appends, then done again.
