@@ -90,6 +90,9 @@ impl Node {
         let state = Arc::new(BinState::open(&dir.state(), start.layout()?)?);
         let width = std::thread::available_parallelism().map_or(2, |n| n.get());
         let pool = Pool::threads(width);
+        if roles.has(Role::Intake) {
+            finish_recovery(log.clone(), &*store, pool.clone(), &end).await?;
+        }
         let parts = Parts {
             log: log.clone(),
             store: store.clone(),
@@ -270,6 +273,24 @@ pub(crate) async fn recovered(log: &dyn Log, store: &dyn Store) -> Result<(State
     };
     let end = recover::check_store(log, store, &start).await?;
     Ok((start, end))
+}
+
+/// Finishes a recovery that was cut off, before anything newer is taken: what it commits again comes first. What can no
+/// longer be read of it holds nobody up.
+async fn finish_recovery(log: Arc<dyn Log>, store: &dyn Store, pool: Pool, end: &State) -> Result<()> {
+    match recover::repair::finish(log, store, pool, end).await {
+        Ok(again) => {
+            for (id, seq) in again {
+                tracing::info!(id, seq, recovery = end.recovered, "committed again, of a recovery that was cut off");
+            }
+            Ok(())
+        }
+        Err(e) if e.kind == Kind::Corrupt => {
+            tracing::warn!(error = %e, recovery = end.recovered, "cannot tell whether a recovery was cut off");
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Every key that signs now must be there, in `dir`: better to say so at the start than at the next cut.

@@ -97,6 +97,7 @@ pub async fn check(node: &Node, store: &Opened, kafka: Option<&Cluster>, found: 
                 None => "nothing is published yet".into(),
             };
             found.push(Finding::ok(AREA, "belongs", format!("{} ledger records, {published}", end.next)));
+            found.extend(unfinished(&*log, &**store, &end).await);
             seen.end = Some(end);
         }
         Err(e) => {
@@ -115,6 +116,30 @@ pub async fn check(node: &Node, store: &Opened, kafka: Option<&Cluster>, found: 
     }
     seen.parts = Some((log, store.clone()));
     seen
+}
+
+/// A recovery that was cut off.
+async fn unfinished(log: &dyn Log, store: &dyn Store, end: &State) -> Option<Finding> {
+    match recover::repair::unfinished(log, store, end).await {
+        Ok(None) => None,
+        Ok(Some(u)) => {
+            let what = format!(
+                "the recovery at seq {} is unfinished: {} that it kept still to be committed again",
+                u.seq,
+                match u.left.len() {
+                    1 => "1 batch".into(),
+                    more => format!("{more} batches"),
+                }
+            );
+            let why = "they were acknowledged, and are not published yet";
+            let fix = "start serve (with the role intake): it finishes it before it takes anything; or run `tuflog recover --accept-loss` again";
+            Some(Finding::warning(AREA, "unfinished-recovery", what).why(why).fix(fix))
+        }
+        Err(e) => {
+            let what = format!("whether a recovery was cut off: {e}");
+            Some(Finding::skipped(AREA, "unfinished-recovery", what))
+        }
+    }
 }
 
 /// Of a log whose store cannot be read: one that is not there yet belongs to a log that has published nothing.

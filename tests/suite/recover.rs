@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tuflog::audit;
 use tuflog::clock::SystemClock;
+use tuflog::doctor::Severity;
 use tuflog::error::{Error, Result};
 use tuflog::ledger::Record;
 use tuflog::ledger::record::{BatchRef, Commit};
@@ -31,6 +32,7 @@ use tuflog::recover::{loss, repair};
 use tuflog::store::local::LocalStore;
 
 use crate::clients::Follower;
+use crate::doctor::{doctor, find};
 use crate::help::{PATIENCE, scratch};
 use crate::kafka;
 use crate::server::{self, Server};
@@ -588,6 +590,25 @@ fn an_unfinished_recovery_is_reported_and_the_run_that_finishes_it_saves() {
     assert_eq!(site.accept(&["--save", place("second").to_str().unwrap()]), ["e"]);
     assert_eq!(lines(&place("second.again")), ["e"]);
     site.is_whole();
+}
+
+#[test]
+fn serve_finishes_an_unfinished_recovery_before_it_takes_batches() {
+    let site = unfinished();
+    let report = doctor(&["--data", site.data().to_str().unwrap()], &[]);
+    find(&report, Severity::Warning, "log.unfinished-recovery", &["1 batch", "finishes it"]);
+    // Also one without bin state.
+    fs::remove_dir_all(site.data().join("state")).unwrap();
+    let node = site.serve();
+    post(&node, "g", "published");
+    node.stop();
+    assert_eq!(site.published(), ["a", "b", "c", "d", "e", "g"]);
+    let (_, _, commits) = places(&site.ledger());
+    assert!(commits["e"].0 < commits["g"].0, "e comes first: {commits:?}");
+    let report = doctor(&["--data", site.data().to_str().unwrap()], &[]);
+    assert!(report.findings.iter().all(|f| f.check != "unfinished-recovery"), "{report:#?}");
+    site.is_whole();
+    assert_eq!(site.audit()["recoveries"].as_array().unwrap().len(), 1);
 }
 
 /// Cut off after every so many appends, then done again.
