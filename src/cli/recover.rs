@@ -53,9 +53,11 @@ for ever; whatever was on its way before it is void. Batches that are there whol
 again under their ids. It can be cut off at any point: run it again. Every process that works on the repository must \
 be stopped before; those that are started after it go on by themselves.
 
-With --save it writes what could be read of batches whose Commit is lost to FILE, and what is committed again to \
-FILE.again: a batch a line as POST /v1/batches takes it. Nobody can tell whether those in FILE were ever acknowledged; \
-their producers can, and may post them again under the same ids.")]
+With --save it writes what is left of batches whose Commit is lost to FILE, and what is committed again to FILE.again: \
+a batch a line as POST /v1/batches takes it. Files that are there are never replaced. Nobody can tell whether those in \
+FILE were ever acknowledged, nor whether they are whole; their producers can, and should post them from their own source \
+under the original ids. What stands in FILE is the last resort, and so has other ids, that begin with \"salvaged:\"; a \
+batch that evidently lacks changes is reported and not written.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct RecoverArgs {
     /// The data directory of a stopped node, or of a worker on Kafka
@@ -183,8 +185,8 @@ fn is_there(file: &Path) -> Failure {
 /// Writes the batches that can be posted again; when it answers they are there durably.
 async fn save(files: &Files, survey: &Survey, opened: &Opened) -> Outcome {
     let mut out = Saving::new(&files.lost)?;
-    for orphan in &survey.orphans {
-        out.batch(&orphan.id, &orphan.changes)?;
+    for orphan in survey.orphans.iter().filter(|o| !o.incomplete) {
+        out.batch(&orphan.salvage_id(), &orphan.changes)?;
     }
     let lost = out.done()?;
     let mut out = Saving::new(&files.again)?;
@@ -322,9 +324,11 @@ fn print(r: &Report) -> Outcome {
         format!("{} of seq {}: {what}", b.id, b.seq)
     })?;
     list("whole, to be committed again", &r.again, |b| format!("{} of seq {}", b.id, b.seq))?;
-    list("in no Commit: never acknowledged, or their Commit is lost", &r.uncommitted, |b| {
-        let what = if b.published { "its effect is published" } else { "its effect is not published" };
-        format!("{}: {}, {what}", b.id, plural(b.changes as u64, "change", "changes"))
+    let title = "in no Commit (never acknowledged, or their Commit is lost), and perhaps incomplete";
+    list(title, &r.uncommitted, |b| {
+        let what = if b.published { "what is left of it is published" } else { "what is left of it is not published" };
+        let gone = if b.incomplete { "; incomplete, records between are gone: not saved" } else { "" };
+        format!("{}: {} left, {what}{gone}", b.id, plural(b.changes as u64, "change is", "changes are"))
     })
 }
 

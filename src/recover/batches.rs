@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{READ_BYTES, object, state_at};
 use crate::bins::{Layout, PartitionId, Sha256Digest, sha256};
-use crate::change::{Batch, Change};
+use crate::change::{Batch, Change, MAX_ID_BYTES};
 use crate::error::Result;
 use crate::ledger::record::Commit;
 use crate::ledger::segment::Segment;
@@ -16,6 +16,9 @@ use crate::store::{self, Store};
 use crate::tuf::envelope::Envelope;
 use crate::tuf::parse::{self, Snapshot};
 use crate::tuf::root::Root;
+
+/// What the ids begin with under which what is left of a batch is posted again.
+const SALVAGED: &str = "salvaged:";
 
 /// The valid batches of the Commits from `kept` up to `end` that are `wanted` and there whole: seq and id.
 pub async fn survivors(
@@ -102,9 +105,11 @@ async fn whole(log: &dyn Log, commit: &Commit, of: &[usize]) -> Result<Vec<Batch
     Ok(all)
 }
 
-/// A batch that no Commit names.
+/// A batch that no Commit names, as far as it is there: nothing says how many changes it had in all.
 pub struct Orphan {
     pub id: String,
+    /// Records between its own are gone, and with them what it had there.
+    pub incomplete: bool,
     pub segments: Vec<(PartitionId, Offset)>,
     pub changes: Vec<Change>,
 }
@@ -114,9 +119,30 @@ pub struct Orphan {
 pub struct Orphans {
     by_id: BTreeMap<String, Vec<(PartitionId, Offset, Vec<Change>)>>,
     seen: HashSet<Sha256Digest>,
+    /// Where a partition has no record though there is one behind it.
+    holes: Vec<(PartitionId, Offset)>,
+}
+
+impl Orphan {
+    /// The id to post it again under. Its own stays free: posted under it by its producer, who has it whole, it must
+    /// not be refused as another batch.
+    pub fn salvage_id(&self) -> String {
+        const LEFT: usize = MAX_ID_BYTES - SALVAGED.len();
+        if self.id.len() <= LEFT {
+            return format!("{SALVAGED}{}", self.id);
+        }
+        let digest = hex::encode(sha256(self.id.as_bytes()));
+        let head: String = self.id.chars().take(LEFT - 17).collect();
+        format!("{SALVAGED}{head}:{}", &digest[..16])
+    }
 }
 
 impl Orphans {
+    /// Notes that a partition has no record at an offset, nor perhaps behind it.
+    pub fn hole(&mut self, partition: PartitionId, at: Offset) {
+        self.holes.push((partition, at));
+    }
+
     /// Takes a segment. What does not decode is nobody's; batches whose id is decided are not missing.
     pub fn add(
         &mut self,
@@ -140,9 +166,17 @@ impl Orphans {
     }
 
     pub fn into_batches(self) -> Vec<Orphan> {
+        let holes = self.holes;
+        let has_hole = |parts: &[(PartitionId, Offset, Vec<Change>)]| {
+            holes.iter().any(|(p, hole)| {
+                let own = || parts.iter().filter(|(partition, ..)| partition == p).map(|(_, offset, _)| offset);
+                own().any(|offset| offset < hole) && own().any(|offset| offset > hole)
+            })
+        };
         let orphan = |(id, parts): (String, Vec<(PartitionId, Offset, Vec<Change>)>)| {
+            let incomplete = has_hole(&parts);
             let segments = parts.iter().map(|(p, offset, _)| (*p, *offset)).collect();
-            Orphan { id, segments, changes: parts.into_iter().flat_map(|(.., lines)| lines).collect() }
+            Orphan { id, incomplete, segments, changes: parts.into_iter().flat_map(|(.., lines)| lines).collect() }
         };
         self.by_id.into_iter().map(orphan).collect()
     }

@@ -104,9 +104,13 @@ pub struct Uncommitted {
     pub id: String,
     /// `[partition, offset]` of its segments.
     pub segments: Vec<(PartitionId, Offset)>,
-    /// How many changes there are.
+    /// How many of its changes are there. Others may have been lost with the ends of other partitions.
     pub changes: usize,
-    /// True if the checkpoint says of each of its paths what it does.
+    /// True if some are evidently gone: records between its segments.
+    pub incomplete: bool,
+    /// The id under which what is there is saved, to be posted again.
+    pub salvage_id: String,
+    /// True if the checkpoint says of each of the paths that are left what it does.
     pub published: bool,
 }
 
@@ -222,8 +226,14 @@ pub async fn survey(
     let snapshot = super::snapshot(store, plan.n, &plan.snapshot, root).await?;
     for orphan in &orphans {
         let published = batches::is_published(store, &snapshot, plan.layout, root, orphan).await?;
-        let (id, segments, changes) = (orphan.id.clone(), orphan.segments.clone(), orphan.changes.len());
-        report.uncommitted.push(Uncommitted { id, segments, changes, published });
+        report.uncommitted.push(Uncommitted {
+            id: orphan.id.clone(),
+            segments: orphan.segments.clone(),
+            changes: orphan.changes.len(),
+            incomplete: orphan.incomplete,
+            salvage_id: orphan.salvage_id(),
+            published,
+        });
     }
     let mut unfinished = None;
     if !report.needs_recovery() {
@@ -290,6 +300,9 @@ async fn segments(log: &dyn Log, read: &Read, layout: Layout, report: &mut Repor
                 break;
             }
             for r in records {
+                if r.offset > next {
+                    orphans.hole(partition, next);
+                }
                 next = r.offset + 1;
                 let digest = sha256(&r.payload);
                 match read.segments.get(&(partition, r.offset)) {

@@ -18,11 +18,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tuflog::audit;
+use tuflog::bins::Layout;
+use tuflog::change::{Batch, BatchRequest};
 use tuflog::clock::SystemClock;
 use tuflog::doctor::Severity;
 use tuflog::error::{Error, Result};
 use tuflog::ledger::Record;
 use tuflog::ledger::record::{BatchRef, Commit};
+use tuflog::ledger::segment::cut;
 use tuflog::log::embedded::EmbeddedLog;
 use tuflog::log::kafka::{KafkaLog, KafkaSettings};
 use tuflog::log::{self, Log, Offset, Partition, Reader};
@@ -412,9 +415,12 @@ fn loses(on_kafka: bool, loss: &Loss, followed: bool) {
     let saved = fs::read_to_string(&file).unwrap();
     let mut more = vec!["g"];
     if loss.segments.is_none() {
-        assert_eq!(saved.lines().count(), loss.uncommitted.len());
+        let salvaged: Vec<String> = loss.uncommitted.iter().map(|id| format!("salvaged:{id}")).collect();
+        assert_eq!(lines(&file), salvaged);
         saved.lines().for_each(|line| drop(post_body(&node, line, "published")));
         more.extend(loss.uncommitted.iter().filter(|id| **id != "d"));
+        // The producer's own retry is no conflict.
+        loss.uncommitted.iter().for_each(|id| assert_eq!(post(&node, id, "published")["state"], "published"));
     }
     for id in loss.lost_batches.iter().filter(|id| **id != "d") {
         post(&node, id, "published");
@@ -764,6 +770,91 @@ fn a_ledger_that_lost_its_beginning_goes_on_from_a_stored_state() {
     assert_eq!(post(&node, "b65", "published")["checkpoint"], recovered.n, "it is remembered");
     node.stop();
     assert_eq!(site.published().len(), 67);
+}
+
+/// A log of which one record of changes is gone.
+struct Holed {
+    log: Arc<dyn Log>,
+    at: (u16, Offset),
+}
+
+struct HoledReader(Box<dyn Reader>, Offset);
+
+impl Reader for HoledReader {
+    fn read(&mut self, max_bytes: usize) -> BoxFuture<'_, Result<Vec<log::Record>>> {
+        Box::pin(async move {
+            let mut records = self.0.read(max_bytes).await?;
+            records.retain(|r| r.offset != self.1);
+            Ok(records)
+        })
+    }
+
+    fn ready(&mut self) -> BoxFuture<'_, Result<()>> {
+        self.0.ready()
+    }
+
+    fn seek(&mut self, at: Offset) {
+        self.0.seek(at);
+    }
+}
+
+impl Log for Holed {
+    fn append(&self, to: Partition, payload: Bytes) -> BoxFuture<'static, Result<Offset>> {
+        self.log.append(to, payload)
+    }
+
+    fn reader(&self, of: Partition, from: Offset) -> Box<dyn Reader> {
+        let reader = self.log.reader(of, from);
+        if of == Partition::Changes(self.at.0) { Box::new(HoledReader(reader, self.at.1)) } else { reader }
+    }
+
+    fn fetch(&self, of: Partition, at: Offset) -> BoxFuture<'_, Result<Option<log::Record>>> {
+        self.log.fetch(of, at)
+    }
+
+    fn end(&self, of: Partition) -> BoxFuture<'_, Result<Offset>> {
+        self.log.end(of)
+    }
+}
+
+#[test]
+fn an_uncommitted_batch_with_a_hole_is_known_to_be_incomplete() {
+    let site = Site::new(false);
+    let node = site.serve();
+    post(&node, "a", "published");
+    node.stop();
+    let (log, store) = (site.log(), LocalStore::open(&site.store()).unwrap());
+    let (long, longer) = ("l".repeat(128), format!("{}x", "l".repeat(127)));
+    let request = BatchRequest::parse(batch("h").to_string().as_bytes()).unwrap();
+    let changes = request.validate(|| "h".into(), &[]).unwrap().changes;
+    let cuts = ["h", &long, &longer].map(|id| {
+        let batch = Batch::new(id.to_owned(), None, changes.clone()).unwrap();
+        cut(&[batch], Layout::new(16, 4).unwrap(), 256).segments
+    });
+    let mut offsets: Vec<(u16, Offset)> = Vec::new();
+    for (i, segments) in cuts.into_iter().enumerate() {
+        for (partition, bytes) in segments {
+            let at = site.runtime.block_on(log.append(Partition::Changes(partition), bytes)).unwrap();
+            if i == 0 {
+                offsets.push((partition, at));
+            }
+        }
+    }
+    // One of the first batch's that has others of it on both sides.
+    let of = |p: u16| offsets.iter().filter(move |(partition, _)| *partition == p).map(|(_, at)| *at);
+    let partition = (0..PARTITIONS).max_by_key(|p| of(*p).count()).unwrap();
+    let at = of(partition).nth(1).unwrap();
+    assert!(of(partition).count() > 2);
+    let holed: Arc<dyn Log> = Arc::new(Holed { log: log.clone(), at: (partition, at) });
+    let survey = |log: Arc<dyn Log>| site.runtime.block_on(loss::survey(&*log, &store, None, None)).unwrap().report;
+    let found = survey(holed).uncommitted;
+    let incomplete: Vec<(&str, bool)> = found.iter().map(|u| (u.id.as_str(), u.incomplete)).collect();
+    assert_eq!(incomplete, [("h", true), (long.as_str(), false), (longer.as_str(), false)]);
+    assert!(survey(log.clone()).uncommitted.iter().all(|u| !u.incomplete && u.changes == PATHS as usize));
+    // Ids that are too long stay different.
+    assert_eq!(found[0].salvage_id, "salvaged:h");
+    assert!(found[1].salvage_id.len() == 128 && found[2].salvage_id.len() == 128);
+    assert_ne!(found[1].salvage_id, found[2].salvage_id);
 }
 
 /// Nothing of the ledger is left, or nothing of the whole log.
