@@ -289,7 +289,7 @@ async fn finish_recovery(log: Arc<dyn Log>, store: &dyn Store, pool: Pool, end: 
             tracing::warn!(error = %e, recovery = end.recovered, "cannot tell whether a recovery was cut off");
             Ok(())
         }
-        Err(e) => Err(e),
+        Err(e) => Err(e.context("finishing a recovery that was cut off, as `tuflog recover --accept-loss` does too")),
     }
 }
 

@@ -25,7 +25,10 @@ cannot be read as what they are.";
 
 It replays the ledger from the first record into fresh state, rebuilds every signed byte, verifies every signature \
 and the chain of roots with public keys only, and names the first object that is missing, altered or unexpected, with \
-both values. It changes nothing and needs no private key. The node must be stopped.")]
+both values. It changes nothing and needs no private key. The node must be stopped.
+
+Log and store are those of serve on DIR: what DIR/tuflog.toml says, or the file in TUFLOG_CONFIG, and before it the \
+variables of serve, such as TUFLOG_KAFKA_BROKERS, TUFLOG_KAFKA_REPO and TUFLOG_STORE_URL.")]
 #[command(after_long_help = EXAMPLES)]
 pub struct AuditArgs {
     /// The data directory of a stopped node

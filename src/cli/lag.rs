@@ -20,7 +20,10 @@ Examples:
 and how far the newest published checkpoint goes. On Kafka these are the offsets of the consumer group REPO.folds,
 and the inbox is shown too, by those of the group REPO.inbox.
 
-A segment that no Commit names (an intake died in between) counts until the next one behind it is published."
+A segment that no Commit names (an intake died in between) counts until the next one behind it is published.
+
+With --data, log and store are those of serve on DIR: what DIR/tuflog.toml says, or the file in TUFLOG_CONFIG, and \
+before it the variables of serve, such as TUFLOG_KAFKA_BROKERS, TUFLOG_KAFKA_REPO and TUFLOG_STORE_URL."
 )]
 #[command(after_long_help = EXAMPLES)]
 pub struct LagArgs {

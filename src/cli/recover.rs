@@ -1,5 +1,6 @@
 //! `tuflog recover`: what is missing after records of the log were lost, and going on without it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::data_dir::{self, DataDir};
 use crate::error::Error;
 use crate::log::Log;
 use crate::log::embedded::EmbeddedLog;
+use crate::log::kafka::inspect::Inspector;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::pool::Pool;
 use crate::recover::loss::{self, Report, Survey};
@@ -32,6 +34,8 @@ Examples:
   tuflog recover --data repo --json
   tuflog recover --data repo --save lost.jsonl                  # batches to post again, one a line
   tuflog recover --data repo --accept-loss --save lost.jsonl
+  TUFLOG_KAFKA_BROKERS=broker:9092 TUFLOG_KAFKA_REPO=tuflog TUFLOG_STORE_URL=s3://bucket/prefix \\
+    tuflog recover --data worker                                # with no DIR/tuflog.toml
 
 Exit codes: 0 when nothing is missing, or when it was left behind with --accept-loss; 3 when a process still works on \
 the repository, or what was tried may not have happened: run it again; 4 when something is missing, and nothing was \
@@ -51,7 +55,10 @@ seqs, segments, and each batch by its id. What can be put back from a backup sho
 With --accept-loss the repository goes on from the last published checkpoint. A Recovery record in the ledger says so \
 for ever; whatever was on its way before it is void. Batches that are there whole, and not published, are committed \
 again under their ids. It can be cut off at any point: run it again. Every process that works on the repository must \
-be stopped before; those that are started after it go on by themselves.
+be stopped before; those that are started after it go on by themselves, and finish a recovery that was cut off.
+
+Log and store are those of a worker that is started on DIR: what DIR/tuflog.toml (or --config) says, and before it the \
+variables of serve, such as TUFLOG_KAFKA_BROKERS, TUFLOG_KAFKA_REPO and TUFLOG_STORE_URL.
 
 With --save it writes what is left of batches whose Commit is lost to FILE, and what is committed again to FILE.again: \
 a batch a line as POST /v1/batches takes it. Files that are there are never replaced. Nobody can tell whether those in \
@@ -118,6 +125,16 @@ pub async fn run(args: RecoverArgs) -> Outcome {
     report(&args, &survey.report, Some(Done { recovery: seq, committed_again }))
 }
 
+/// A directory that another process holds: nobody else can be asked instead.
+fn in_use(data: &Path, e: Error) -> Failure {
+    if !data_dir::is_in_use(data) {
+        return e.into();
+    }
+    let by = data_dir::running_addr(data).map_or("another tuflog process".into(), |addr| format!("the node at {addr}"));
+    let what = format!("{} is in use by {by}", data.display());
+    Failure::from(Error::unavailable(what)).hint("stop it first, then run recover again")
+}
+
 struct Opened {
     log: Arc<dyn Log>,
     store: Arc<dyn Store>,
@@ -135,21 +152,30 @@ async fn open(args: &RecoverArgs, settings: &Settings) -> Outcome<Opened> {
         false => store::open_read_only(&settings.store, &place).await?,
     };
     let Some(kafka) = KafkaSettings::of(&settings.kafka)? else {
-        let dir = DataDir::open(&args.data)?;
+        let dir = DataDir::open(&args.data).map_err(|e| in_use(&args.data, e))?;
         let log: Arc<dyn Log> = match args.accept_loss {
             true => EmbeddedLog::open(&dir.log(), Arc::new(SystemClock))?,
             false => EmbeddedLog::open_read_only(&dir.log())?,
         };
         return Ok(Opened { log, store, partitions: None, lock: Some(dir) });
     };
-    let lock = if args.data.is_dir() { Some(DataDir::open_worker(&args.data)?) } else { None };
+    let lock = if args.data.is_dir() {
+        Some(DataDir::open_worker(&args.data).map_err(|e| in_use(&args.data, e))?)
+    } else {
+        None
+    };
     let log = Arc::new(KafkaLog::open(&kafka).await?);
     if args.accept_loss {
         let members = log.members().await?;
         if !members.is_empty() {
-            let who = members.join(", ");
-            return Err(Failure::from(Error::unavailable(format!("the repository is at work: {who}")))
-                .hint("stop every process; Kafka forgets one when its session has timed out"));
+            let mut times: BTreeMap<String, u64> = BTreeMap::new();
+            members.into_iter().for_each(|who| *times.entry(who).or_default() += 1);
+            let who: Vec<String> = times.into_iter().map(|(who, n)| format!("{n} × {who}")).collect();
+            let what = format!("the repository is at work: {}", who.join(", "));
+            return Err(Failure::from(Error::unavailable(what)).hint(format!(
+                "stop every process, and run it again; one that was killed stays in its groups for {} s",
+                Inspector::SESSION_MS / 1_000
+            )));
         }
     }
     let partitions = Some(log.partitions());
@@ -303,7 +329,11 @@ fn print(r: &Report) -> Outcome {
         Some(first) => {
             line(format!("ledger       from seq {first} on: its beginning is lost; ends before seq {}", r.ledger_end))?
         }
-        None => line(format!("ledger       ends before seq {}", r.ledger_end))?,
+        None if r.lost_seqs.is_some() => line(format!("ledger       ends before seq {}", r.ledger_end))?,
+        None => {
+            let records = plural(r.ledger_end, "record", "records");
+            line(format!("ledger       {records}, none of them missing"))?
+        }
     }
     if let Some((from, to)) = r.lost_seqs {
         line(format!("lost seqs    {from} to {} at least", to - 1))?;

@@ -403,6 +403,11 @@ fn loses(on_kafka: bool, loss: &Loss, followed: bool) {
         let out = server::command(&[&args[..], &["--accept-loss"]].concat()).output().unwrap();
         let said = server::said(&out);
         assert!(out.status.code() == Some(3) && said.contains(".folds") && said.contains(".inbox"), "{said}");
+        assert!(said.contains("1 × ") && said.contains("for 6 s"), "{said}");
+    } else {
+        let out = site.run(&[]);
+        let said = server::said(&out);
+        assert!(out.status.code() == Some(3) && said.contains("stop it first") && !said.contains("--server"), "{said}");
     }
     let published = |more: &[&str]| {
         let mut all: Vec<String> = [loss.published, loss.again, more].concat().iter().map(|s| s.to_string()).collect();
@@ -589,6 +594,8 @@ fn an_unfinished_recovery_is_reported_and_the_run_that_finishes_it_saves() {
     let out = server::command(&["recover", "--data", data.to_str().unwrap()]).output().unwrap();
     let said = server::said(&out);
     assert_eq!(out.status.code(), Some(4), "{said}");
+    let whole = format!("ledger       {} records, none of them missing", seq + 1);
+    assert!(said.contains(&whole) && !said.contains("ends before"), "{said}");
     assert!(
         said.contains("to be committed again: 1\n  e of seq ") && said.contains("--accept-loss finishes"),
         "{said}"
