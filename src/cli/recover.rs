@@ -224,7 +224,8 @@ async fn save(files: &Files, survey: &Survey, opened: &Opened) -> Outcome {
         }
     }
     let again = out.done()?;
-    (lost.keep(), again.keep());
+    lost.keep();
+    again.keep();
     Ok(())
 }
 
