@@ -4,7 +4,7 @@ use super::{READ_BYTES, object};
 use crate::error::Result;
 use crate::ledger::record::{Checkpoint, Recovery};
 use crate::ledger::{Record, State, recovery};
-use crate::log::{Log, Offset, Partition};
+use crate::log::{self, Log, Offset, Partition};
 use crate::store::{self, Store};
 
 /// How many ledger positions are looked at first when reading backwards; then four times as many, and so on.
@@ -67,7 +67,7 @@ pub async fn last_anchor(
                 if r.offset >= high {
                     break 'window;
                 }
-                let found = match Record::decode(&r.payload)? {
+                let found = match decode(&r)? {
                     Record::Checkpoint(c) if wanted(&c) => Anchor::Checkpoint(c),
                     Record::Recovery(recovery) => Anchor::Recovery(r.offset, recovery),
                     _ => continue,
@@ -80,6 +80,11 @@ pub async fn last_anchor(
         (high, window) = (low, window * 4);
     }
     Ok(best)
+}
+
+/// A record, or what is wrong at which seq.
+fn decode(r: &log::Record) -> Result<Record> {
+    Record::decode(&r.payload).map_err(|e| e.context(format!("ledger seq {}", r.offset)))
 }
 
 /// The last Recovery at or after `from`.
@@ -98,7 +103,7 @@ pub async fn recoveries_since(log: &dyn Log, from: Offset) -> Result<Vec<(Offset
             return Ok(all);
         }
         for r in records.iter().filter(|r| r.payload.windows(MARK.len()).any(|w| w == MARK)) {
-            if let Record::Recovery(recovery) = Record::decode(&r.payload)? {
+            if let Record::Recovery(recovery) = decode(r)? {
                 all.push((r.offset, recovery));
             }
         }
