@@ -243,18 +243,17 @@ impl Settings {
 
     /// The ranges that the flags check, for what came from a file.
     fn check(&self) -> Vec<Error> {
-        let mut wrong = Vec::new();
         let ranges = [
             ("queue_mib", self.queue_mib, 1, 2048),
             ("groups", self.groups, 1, 64),
             ("uploads", self.uploads, 1, 256),
             ("inbox_generation", self.inbox_generation, 0, 63),
         ];
-        for (field, value, least, most) in ranges {
-            if let Some(value) = value.filter(|v| !(least..=most).contains(v)) {
-                wrong.push(Error::invalid(field, format!("must be from {least} to {most}, not {value}")));
-            }
-        }
+        let beyond = |(field, value, least, most): (&str, Option<u64>, u64, u64)| {
+            let value = value.filter(|v| !(least..=most).contains(v))?;
+            Some(Error::invalid(field, format!("must be from {least} to {most}, not {value}")))
+        };
+        let mut wrong: Vec<Error> = ranges.into_iter().filter_map(beyond).collect();
         if self.roles.as_ref().is_some_and(Vec::is_empty) {
             wrong.push(Error::invalid("roles", "must name at least one of intake, fold, compact, http"));
         }
@@ -333,14 +332,11 @@ fn remove(table: &mut toml::Table, key: &str) {
 
 /// The keys of a table and of the tables in it, those with their table's name before them.
 fn keys_of(table: &toml::Table, prefix: &str) -> Vec<String> {
-    let mut keys = Vec::new();
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(inner) => keys.extend(keys_of(inner, &format!("{prefix}{key}."))),
-            _ => keys.push(format!("{prefix}{key}")),
-        }
-    }
-    keys
+    let own = |(key, value): (&String, &toml::Value)| match value {
+        toml::Value::Table(inner) => keys_of(inner, &format!("{prefix}{key}.")),
+        _ => vec![format!("{prefix}{key}")],
+    };
+    table.iter().flat_map(own).collect()
 }
 
 #[cfg(test)]

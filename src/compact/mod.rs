@@ -257,10 +257,9 @@ impl Compactor {
         let worked = !records.is_empty();
         for r in records {
             self.folds_read.end = r.offset + 1;
-            let at = |e: Error| e.context(format!("folds offset {}", r.offset));
             let report = match FoldReport::decode(&r.payload) {
                 Ok(report) => report,
-                Err(e) if e.kind == Kind::Unsupported => return Err(at(e)),
+                Err(e) if e.kind == Kind::Unsupported => return Err(e.context(format!("folds offset {}", r.offset))),
                 Err(e) => {
                     // Nobody's word for anything, as a stray segment is.
                     tracing::warn!(offset = r.offset, error = %e, "topic folds has a record that is no report: passed over");
