@@ -56,7 +56,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     nodes: usize,
     /// How long each load runs.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 40)]
     seconds: u64,
     /// Cargo says so.
     #[arg(long, hide = true)]
