@@ -301,7 +301,8 @@ async fn folds(cluster: &Cluster, time: Duration) {
     let one = one_folds(cluster, 1, time).await;
     let eight = one_folds(cluster, 8, time).await;
     let bound = defaults::UPLOADS as f64 / SLOW.as_secs_f64();
-    println!("folds: one stores {one:.0} bins/s, {:.0} % of 4/30 ms", one / bound * 100.0);
+    let (uploads, slow) = (defaults::UPLOADS, SLOW.as_millis());
+    println!("folds: one stores {one:.0} bins/s, {:.0} % of {uploads}/{slow} ms", one / bound * 100.0);
     println!("folds: eight store {eight:.0} bins/s, {:.1} times one", eight / one);
 }
 

@@ -75,7 +75,7 @@ impl Settings {
 }
 
 /// When a batch is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Wait {
     /// It cannot be lost any more.
     Committed,
@@ -131,13 +131,21 @@ impl Client {
         Ok(Client { http, servers, turn, token, retry_for_ms, never_there_ms, met })
     }
 
-    fn base(&self) -> &Url {
-        &self.servers[self.turn.load(Ordering::Relaxed) % self.servers.len()]
+    fn turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    fn base(&self, turn: usize) -> &Url {
+        &self.servers[turn % self.servers.len()]
+    }
+
+    fn server_at(&self, turn: usize) -> &str {
+        self.base(turn).as_str().trim_end_matches('/')
     }
 
     /// The address of the server that is asked next, for messages.
     pub fn server(&self) -> &str {
-        self.base().as_str().trim_end_matches('/')
+        self.server_at(self.turn())
     }
 
     /// Publishes a batch: tries until a server has taken or refused it, and waits as long as `wait` says, however long
@@ -163,7 +171,8 @@ impl Client {
         let (mut receipt, mut pause) = (receipt, LOOK_MS.0);
         let basis = receipt.basis;
         while receipt.state != BatchState::Published {
-            receipt = self.post(&receipt.batch, Wait::Published, Some(basis), &body).await?.receipt;
+            let posted = self.post(&receipt.batch, Wait::Published, Some(basis), &body).await;
+            receipt = posted.map_err(Failure::after_another_try)?.receipt; // the receipt's own try
             if receipt.state != BatchState::Published {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 pause = (pause * 2).min(LOOK_MS.1);
@@ -174,7 +183,7 @@ impl Client {
 
     /// `GET`; `None` for what the server does not have.
     pub async fn find(&self, path: &str, query: &[(&str, String)]) -> Result<Option<Value>> {
-        let get = |_| self.request(Method::GET, path).map(|r| r.query(query));
+        let get = |turn, _| self.request(turn, Method::GET, path).map(|r| r.query(query));
         match self.repeat(get, None).await? {
             (Settled::Good(value), _) => Ok(Some(value)),
             (Settled::Absent(_), _) => Ok(None),
@@ -183,7 +192,7 @@ impl Client {
 
     /// `GET` of what is always there.
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {
-        let get = |_| self.request(Method::GET, path).map(|r| r.query(query));
+        let get = |turn, _| self.request(turn, Method::GET, path).map(|r| r.query(query));
         match self.repeat(get, None).await? {
             (Settled::Good(value), _) => Ok(value),
             (Settled::Absent(failure), _) => Err(failure),
@@ -192,7 +201,8 @@ impl Client {
 
     /// `GET`, tried once: `None` when there is no answer, `Null` for what the server does not have.
     pub async fn glance(&self, path: &str) -> Option<Value> {
-        let sent = self.send(self.request(Method::GET, path).ok()?);
+        let turn = self.turn();
+        let sent = self.send(turn, self.request(turn, Method::GET, path).ok()?);
         match tokio::time::timeout(CONNECT, sent).await.ok()? {
             Try::Good(value) => Some(value),
             Try::Absent { .. } => Some(Value::Null),
@@ -209,8 +219,8 @@ impl Client {
         basis: Option<u64>,
         body: impl Fn(Option<u64>) -> Vec<u8>,
     ) -> Result<Posted> {
-        let post = |basis| {
-            let request = self.request(Method::POST, "v1/batches")?;
+        let post = |turn, basis| {
+            let request = self.request(turn, Method::POST, "v1/batches")?;
             let request = request.query(&[("wait", wait.name())]).header(header::CONTENT_TYPE, "application/json");
             Ok(request.body(body(basis)))
         };
@@ -224,28 +234,30 @@ impl Client {
     }
 
     /// Tries a request until it has an answer that will not change, or patience ends. `batch` is the id of what it
-    /// brings, and the basis to begin with.
+    /// brings, and the basis to begin with; what it then fails with speaks for all tries, not for the last one.
     async fn repeat(
         &self,
-        request: impl Fn(Option<u64>) -> Result<RequestBuilder>,
+        request: impl Fn(usize, Option<u64>) -> Result<RequestBuilder>,
         batch: Option<(&str, Option<u64>)>,
     ) -> Result<(Settled, u32)> {
         let (started, mut tries, mut unsure) = (SystemClock.ticks_ms(), 0u32, false);
         let mut kept = batch.and_then(|(_, basis)| basis);
+        let of_all = |unsure, why: Failure| if unsure { why.after_another_try() } else { why };
         loop {
-            let outcome = self.send(request(kept)?).await;
+            let turn = self.turn();
+            let outcome = self.send(turn, request(turn, kept)?).await;
             tries += 1;
             let again = match outcome {
                 Try::Good(value) => return Ok((Settled::Good(value), tries)),
-                Try::Absent { why, .. } => return Ok((Settled::Absent(why), tries)),
-                Try::Final(failure) => return Err(failure),
+                Try::Absent { why, .. } => return Ok((Settled::Absent(of_all(unsure, why)), tries)),
+                Try::Final(failure) => return Err(of_all(unsure, failure)),
                 Try::Again(again) => again,
             };
             let forgotten = again.indeterminate && again.basis.is_some_and(|b| kept.map_or(unsure, |k| k != b));
-            unsure |= again.indeterminate;
+            unsure |= again.indeterminate && batch.is_some();
             match batch {
                 // The ledger may have grown beyond the horizon since the first try: only the whole history knows.
-                Some((id, _)) if forgotten => match self.look_back(id).await {
+                Some((id, _)) if forgotten => match self.look_back(turn, id).await {
                     Try::Good(receipt) => return Ok((Settled::Good(receipt), tries)),
                     Try::Absent { basis, .. } => kept = basis.or(kept),
                     Try::Final(_) | Try::Again(_) => {} // next time
@@ -255,7 +267,8 @@ impl Client {
             let met = self.met.load(Ordering::Relaxed);
             let patience = if again.refused && !met { self.never_there_ms } else { self.retry_for_ms };
             let left = patience.saturating_sub(SystemClock.ticks_ms() - started);
-            self.turn.fetch_add(1, Ordering::Relaxed);
+            // Whoever comes second after the same failure finds that all have gone on already.
+            let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
             let round = self.servers.len() as u32;
             if !tries.is_multiple_of(round) && left > 0 {
                 continue; // another one may do
@@ -265,7 +278,7 @@ impl Client {
                 pause = left; // one last time at the end
             }
             if left == 0 || pause > left {
-                return Err(again.why);
+                return Err(of_all(unsure, again.why));
             }
             tracing::debug!(tries, pause_ms = pause, why = %again.why, "tries again");
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -273,16 +286,16 @@ impl Client {
     }
 
     /// Looks a batch up in the whole history, once.
-    async fn look_back(&self, id: &str) -> Try {
-        match self.request(Method::GET, &format!("v1/batches/{id}")) {
-            Ok(request) => self.send(request.query(&[("history", "full")])).await,
+    async fn look_back(&self, turn: usize, id: &str) -> Try {
+        match self.request(turn, Method::GET, &format!("v1/batches/{id}")) {
+            Ok(request) => self.send(turn, request.query(&[("history", "full")])).await,
             Err(failure) => Try::Final(failure),
         }
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder> {
+    fn request(&self, turn: usize, method: Method, path: &str) -> Result<RequestBuilder> {
         let wrong = |e| Failure::Setup(format!("{path:?} cannot stand in a URL: {e}"));
-        let url = self.base().join(path).map_err(wrong)?;
+        let url = self.base(turn).join(path).map_err(wrong)?;
         let request = self.http.request(method, url).header(header::ACCEPT, "application/json");
         Ok(match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -290,8 +303,8 @@ impl Client {
         })
     }
 
-    async fn send(&self, request: RequestBuilder) -> Try {
-        let server = self.server(); // others of this client's requests may go on to the next
+    async fn send(&self, turn: usize, request: RequestBuilder) -> Try {
+        let server = self.server_at(turn); // not the next one, to which others of this client's requests may have gone
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => return answer::none(server, &e, self.met.load(Ordering::Relaxed)),

@@ -24,7 +24,7 @@ pub mod defaults {
     pub const QUEUE_MIB: u64 = 64;
     /// How many groups of batches are committed at a time.
     pub const GROUPS: u64 = 4;
-    /// How many bins a fold renders, signs and stores at a time.
+    /// How many bins a fold stores at a time.
     pub const UPLOADS: u64 = 4;
     /// Below this much free space writes are refused.
     pub const MIN_FREE_MIB: u64 = 256;
@@ -83,7 +83,7 @@ pub struct Settings {
     #[schemars(range(min = 1, max = 64))]
     pub groups: Option<u64>,
 
-    /// How many bins a fold renders, signs and stores at a time [default: 4]
+    /// How many bins a fold stores at a time [default: 4]
     #[arg(long, env = "TUFLOG_UPLOADS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]

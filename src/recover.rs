@@ -213,7 +213,7 @@ async fn genesis(log: &dyn Log) -> Result<Follower> {
 pub async fn fold(parts: Parts, partition: PartitionId, source: Source) -> Result<Fold> {
     let (log, store) = (&*parts.log, &*parts.store);
     if let Some(mark) = parts.state.mark(partition)?.filter(|_| source == Source::Local)
-        && let Some(follower) = local(log, store, &mark).await?
+        && let Some(follower) = local(log, store, &mark, parts.recovered).await?
     {
         return Fold::new(parts, partition, follower);
     }
@@ -240,17 +240,17 @@ pub async fn fold(parts: Parts, partition: PartitionId, source: Source) -> Resul
     Fold::new(parts, partition, follower)
 }
 
-/// Where bin state stands in the ledger; `None` if it is from before a Recovery, and counts no more.
-async fn local(log: &dyn Log, store: &dyn Store, mark: &Mark) -> Result<Option<Follower>> {
-    if recovery_since(log, mark.next).await?.is_some() {
+/// Where bin state stands in the ledger; `None` if it is from before its last Recovery, at `recovered`, and counts no
+/// more.
+async fn local(log: &dyn Log, store: &dyn Store, mark: &Mark, recovered: Offset) -> Result<Option<Follower>> {
+    if recovered > 0 && mark.next <= recovered {
         return Ok(None);
     }
     let state = match state_at(log, store, mark.next).await {
         // A position beyond the end, where records were lost.
-        Err(e) if e.kind == Kind::Corrupt && recovery_since(log, 0).await?.is_some() => return Ok(None),
+        Err(e) if e.kind == Kind::Corrupt && recovered > 0 => return Ok(None),
         state => state?,
     };
-    let recovered = state.recovered;
     let follower = match mark.last {
         Some(last) if last.0 >= recovered => Follower::after(log, state, last).await,
         None if recovered == 0 => Follower::new(log, state).await,

@@ -26,46 +26,61 @@ const TRIES: u32 = 20;
 /// The pause after each, in milliseconds.
 const PAUSE_MS: u64 = 250;
 
+/// What a server knows of an acknowledged batch.
+enum Lookup {
+    /// It is published with its seq.
+    Good,
+    /// It has another seq, or is not published.
+    Wrong,
+    /// Nothing, as far as it looked.
+    Unknown,
+}
+
 impl Run<'_> {
-    /// Looks up every acknowledged batch by its id; answers how many were found as they must be.
-    pub async fn check_batches(&self, progress: impl Fn(u64, u64)) -> client::Result<u64> {
+    /// Looks up every acknowledged batch by its id; answers how many were found as they must be, and of how many it is
+    /// not known whether they are lost.
+    pub async fn check_batches(&self, progress: impl Fn(u64, u64)) -> client::Result<(u64, u64)> {
         let all = self.known.acknowledged.take();
         let total = all.len() as u64;
-        let mut lookups = stream::iter(&all).map(|ack| self.look_up(ack, false)).buffer_unordered(WIDTH);
+        let mut lookups = stream::iter(&all).map(async |ack| (ack, self.look_up(ack, false).await));
+        let mut lookups = std::pin::pin!((&mut lookups).buffer_unordered(WIDTH));
         let (mut done, mut good, mut unknown) = (0, 0, Vec::new());
-        while let Some(found) = lookups.next().await {
+        while let Some((ack, found)) = lookups.next().await {
             match found? {
-                Ok(()) => good += 1,
-                Err(ack) => unknown.push(ack),
+                Lookup::Good => good += 1,
+                Lookup::Wrong => {}
+                Lookup::Unknown => unknown.push(ack),
             }
             done += 1;
             progress(done, total);
         }
-        for (i, ack) in unknown.into_iter().enumerate() {
-            // An old one may be beyond the horizon.
-            if i < HISTORIES && self.look_up(&ack, true).await?.is_ok() {
-                good += 1;
-                continue;
+        // An old one may be beyond the horizon, so a new one tells most.
+        unknown.sort_unstable_by_key(|ack| std::cmp::Reverse(ack.seq));
+        let unchecked = unknown.len().saturating_sub(HISTORIES) as u64;
+        for ack in unknown.into_iter().take(HISTORIES) {
+            match self.look_up(ack, true).await? {
+                Lookup::Good => good += 1,
+                Lookup::Wrong => {}
+                Lookup::Unknown => {
+                    let (id, seq) = (self.id_of(ack), ack.seq);
+                    let message = format!("batch {id} was acknowledged with seq {seq} and is not known");
+                    self.found(Finding::new(Kind::Lost, message));
+                }
             }
-            let (id, seq) = (self.id_of(&ack), ack.seq);
-            self.found(Finding::new(
-                Kind::Lost,
-                format!("batch {id} was acknowledged with seq {seq} and is not known"),
-            ));
         }
-        Ok(good)
+        Ok((good, unchecked))
     }
 
     fn id_of(&self, ack: &Acknowledged) -> String {
         self.known.lanes[ack.lane as usize].borrow().batch_id(&self.load, ack.number)
     }
 
-    /// Gives it back if the server does not know it.
-    async fn look_up(&self, ack: &Acknowledged, full: bool) -> client::Result<Result<(), Acknowledged>> {
+    /// Asks for it by its id, in the whole history if `full`. That it is wrong is a finding by then.
+    async fn look_up(&self, ack: &Acknowledged, full: bool) -> client::Result<Lookup> {
         let id = self.id_of(ack);
         let query: &[_] = if full { &[("history", "full".to_owned())] } else { &[] };
         let Some(value) = self.client(ack.lane).find(&format!("v1/batches/{id}"), query).await? else {
-            return Ok(Err(*ack));
+            return Ok(Lookup::Unknown);
         };
         let answer: BatchAnswer =
             serde_json::from_value(value).map_err(|e| client::Failure::Unreadable(e.to_string()))?;
@@ -77,8 +92,9 @@ impl Run<'_> {
                 answer.state.name(),
             );
             self.found(Finding::new(Kind::Lost, message));
+            return Ok(Lookup::Wrong);
         }
-        Ok(Ok(()))
+        Ok(Lookup::Good)
     }
 
     /// Reads every bin, and compares each target with what was written last.

@@ -5,8 +5,7 @@ use std::cell::Cell;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::check::patiently;
-use super::report::Finding;
-use super::{Options, connect, follow, load, run_id};
+use super::{Options, connect, follow, load, run_id, unreadable};
 use crate::change::{BatchRequest, ChangeRequest, Op};
 use crate::client::{Client, Failure, Result, Wait};
 use crate::pool::Pool;
@@ -24,10 +23,9 @@ const WIDTH: usize = 4;
 pub async fn clean(options: &Options, progress: impl Fn(u64, u64)) -> Result<u64> {
     let (clients, fetch) = connect(options)?;
     let pool = Pool::threads(1);
-    let wrong = |finding: Finding| Failure::Setup(format!("the repository cannot be read: {}", finding.message));
-    let follower = follow(options, &fetch, &pool).await.map_err(wrong)?;
+    let follower = follow(options, &fetch, &pool).await.map_err(unreadable)?;
     let bins = follower.layout().map_or(0, |layout| layout.bins());
-    let read = async |bin| patiently(async || follower.bin(bin).await).await.map_err(wrong);
+    let read = async |bin| patiently(async || follower.bin(bin).await).await.map_err(unreadable);
     let mut paths = Vec::new();
     let mut reads = stream::iter(0..bins).map(read);
     let mut reads = std::pin::pin!((&mut reads).buffer_unordered(WIDTH));

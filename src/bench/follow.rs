@@ -1,4 +1,4 @@
-//! A TUF client: from its own trusted root over timestamp and snapshot to bins, and the checks of the specification
+//! A TUF client: from a trusted root over timestamp and snapshot to bins, and the checks of the specification
 //! (§5.3 to §5.6) and of invariants 2 to 4 on the way.
 //!
 //! Owns what a reader may believe: nothing is remembered that was not verified, and what is remembered only rises.
@@ -171,7 +171,11 @@ impl<'a> Follower<'a> {
     async fn roots(&mut self) -> Believed<bool> {
         for taken in 0..MAX_ROOTS {
             let name = format!("{}.root.json", self.root.version.saturating_add(1));
-            let Some(bytes) = self.fetch.metadata(&name).await? else { return Ok(taken > 0) };
+            let Some(bytes) = self.fetch.metadata(&name).await? else {
+                // Only the last one has to last: the way there may lead through roots that have expired.
+                not_expired(&format!("{}.root.json", self.root.version), self.root.expires)?;
+                return Ok(taken > 0);
+            };
             self.root = Root::verify_next(&self.root, &bytes).map_err(altered(&name))?;
         }
         Ok(true)
@@ -196,6 +200,10 @@ impl<'a> Follower<'a> {
             if old.version == version && old.digest != new.digest {
                 return wrong(Kind::Inconsistent, format!("{file}: two contents with version {version}"));
             }
+            if old.snapshot.version == snapshot.version && old.snapshot != snapshot {
+                let n = snapshot.version;
+                return wrong(Kind::Inconsistent, format!("{file}: states two contents of {n}.snapshot.json"));
+            }
         }
         not_expired(file, expires)?;
         self.timestamp = Some(new);
@@ -215,6 +223,15 @@ impl<'a> Follower<'a> {
         let new = self.pool.run(work).await.map_err(altered(&file))?;
         has_version(&file, meta.version, new.version)?;
         not_expired(&file, new.expires)?;
+        if let Some((old, _)) = &self.targets {
+            let (was, is) = (old.version, new.targets.version);
+            if is < was {
+                return wrong(Kind::WentBack, format!("{file}: targets.json has version {is}, it had {was}"));
+            }
+            if is == was && *old != new.targets {
+                return wrong(Kind::Inconsistent, format!("{file}: states another content of {is}.targets.json"));
+            }
+        }
         if self.targets.as_ref().is_none_or(|(meta, _)| *meta != new.targets) {
             self.targets = Some((new.targets, Arc::new(self.new_targets(&new.targets).await?)));
         }

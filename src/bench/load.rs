@@ -76,14 +76,14 @@ pub struct Step {
     pub number: u32,
     /// Its revision from then on, from 1; or [`REMOVED`].
     pub rev: u32,
-    /// The change created it.
-    pub new: bool,
 }
 
 /// A batch ready to be sent.
 pub struct Batch {
     /// `bench-SEED-RUN-LANE-NUMBER`.
     pub id: String,
+    /// Its number in its lane.
+    pub number: u32,
     /// What it does, in its order.
     pub steps: Rc<[Step]>,
     changes: Vec<u8>,
@@ -143,7 +143,7 @@ impl Lane {
     }
 
     fn batch(&mut self, load: &Load, size: usize, step: impl Fn(&mut Lane, &Load) -> Step) -> Batch {
-        let id = self.batch_id(load, self.sent);
+        let number = self.sent;
         self.sent += 1;
         let (mut steps, mut changes) = (Vec::with_capacity(size), Vec::with_capacity(size * 176));
         for i in 0..size {
@@ -154,7 +154,7 @@ impl Lane {
             write_change(load.seed, self.id, step, &mut changes);
             steps.push(step);
         }
-        Batch { id, steps: steps.into(), changes }
+        Batch { id: self.batch_id(load, number), number, steps: steps.into(), changes }
     }
 
     /// The id of its n-th batch.
@@ -175,12 +175,12 @@ impl Lane {
         let revision = self.revisions.entry(number).or_insert(1);
         if dice < load.mix.add + load.mix.replace && *revision < REMOVED - 1 {
             *revision += 1;
-            return Step { number, rev: *revision, new: false };
+            return Step { number, rev: *revision };
         }
         *revision = REMOVED;
         self.live[list].swap_remove(at);
         self.count -= 1;
-        Step { number, rev: REMOVED, new: false }
+        Step { number, rev: REMOVED }
     }
 
     fn add(&mut self, load: &Load) -> Step {
@@ -190,7 +190,7 @@ impl Lane {
         let list = load.weights.as_ref().map_or(0, |w| w.bin(load.seed, self.id, number));
         self.live[list].push(number);
         self.count += 1;
-        Step { number, rev: 1, new: true }
+        Step { number, rev: 1 }
     }
 
     /// Passes over numbers whose bins the skew does not want now.

@@ -36,7 +36,7 @@ pub struct Tally {
     waiting: BTreeMap<u64, Vec<Waiting>>,
     /// Everything up to this seq is visible.
     reached: Option<u64>,
-    /// When that rose last, how often it did, and the longest time in which it did not while it could.
+    /// When that rose last, and the longest time in which it did not while something waited.
     rose: f64,
     longest_gap: Option<f64>,
     newest_checkpoint: u64,
@@ -149,11 +149,14 @@ impl Tally {
             return;
         }
         self.reached = Some(seq);
+        let earliest = self.waiting.values().flatten().map(|batch| batch.due).reduce(f64::min);
+        if let Some(earliest) = earliest {
+            let gap = now - earliest.max(self.rose); // while nothing waits, nothing can become visible
+            self.longest_gap = Some(self.longest_gap.map_or(gap, |longest| longest.max(gap)));
+        }
+        self.rose = now;
         let later = self.waiting.split_off(&seq.saturating_add(1));
         let seen = std::mem::replace(&mut self.waiting, later);
-        let gap = now - self.rose;
-        self.longest_gap = Some(self.longest_gap.map_or(gap, |longest| longest.max(gap)));
-        self.rose = now;
         for batch in seen.into_values().flatten() {
             self.seen(now, batch);
         }
@@ -197,7 +200,7 @@ impl Tally {
         &self.seconds
     }
 
-    /// The longest time in which nothing new became visible.
+    /// The longest time in which nothing new became visible though something waited.
     pub fn longest_gap_s(&self) -> Option<f64> {
         self.longest_gap
     }
@@ -262,5 +265,22 @@ mod tests {
         let (committed, visible) = tally.latencies();
         assert_eq!((committed, visible.unwrap().batches), (None, 5));
         assert_eq!((tally.changes, tally.seconds()[0].published, tally.seconds()[0].checkpoints), (25, 25, 2));
+    }
+
+    #[test]
+    fn a_gap_is_a_time_in_which_something_waits() {
+        let mut tally = Tally::new();
+        tally.begin();
+        let idle = std::time::Duration::from_millis(300);
+        std::thread::sleep(idle);
+        tally.committed(tally.now(), 1, 1, 1);
+        tally.published(1, Some(1));
+        assert!(tally.longest_gap_s().unwrap() < idle.as_secs_f64());
+        tally.published(2, Some(2)); // of a batch that nobody here waits for
+        tally.committed(tally.now(), 1, 4, 1); // it waits longest, though it is not the next
+        std::thread::sleep(idle);
+        tally.committed(tally.now(), 1, 3, 1);
+        tally.published(3, Some(3));
+        assert!(tally.longest_gap_s().unwrap() >= idle.as_secs_f64());
     }
 }

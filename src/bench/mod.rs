@@ -40,6 +40,7 @@ use self::report::{Finding, LoadReport, Process, Readers, Written};
 use crate::bins::Layout;
 use crate::change::{BatchRequest, ChangeRequest, Op};
 use crate::client::{self, Client, Failure, Result, Settings, Wait};
+use crate::error::Error;
 use crate::http::StatusAnswer;
 use crate::pool::Pool;
 
@@ -141,21 +142,23 @@ pub async fn run(options: &Options, show: impl Fn(Progress)) -> Result<Report> {
     let (files, bytes) = (fetch.files.get(), fetch.bytes.get());
     let (before, stored, first) = (watch.usages(), stored(&fetch).await, checkpoint(&run).await?);
     run.tally.borrow_mut().begin();
+    let settled_s = Cell::new(0.0);
     let loading = async {
         run.produce().await;
         show(Progress::Settling);
         run.settle(SETTLE).await;
+        settled_s.set(run.tally.borrow().now() - run.tally.borrow().began()); // the readers finish their looks after it
         run.over.cancel();
     };
     futures::join!(loading, read_all(&run, &fetch, &pool), watch.run(&run, &show));
-    let settled_s = run.tally.borrow().now() - run.tally.borrow().began();
+    let settled_s = settled_s.get();
     let (after, last) = (watch.usages(), checkpoint(&run).await?);
     let store_bytes = stored.zip(self::stored(&fetch).await).map(|(before, after)| after.saturating_sub(before));
     let mut readers = run.readers.get();
     (readers.files, readers.bytes) = (fetch.files.get() - files, fetch.bytes.get() - bytes);
 
     let checking = crate::clock::Stopwatch::start();
-    let batches = run.check_batches(|done, all| show(Progress::LookingUp(done, all))).await?;
+    let (batches, unchecked) = run.check_batches(|done, all| show(Progress::LookingUp(done, all))).await?;
     let mut checked = match follow(options, &fetch, &pool).await {
         Ok(follower) => run.check_targets(&follower, layout, |done, all| show(Progress::Comparing(done, all))).await,
         Err(finding) => {
@@ -163,7 +166,7 @@ pub async fn run(options: &Options, show: impl Fn(Progress)) -> Result<Report> {
             Default::default()
         }
     };
-    (checked.batches, checked.check_s) = (batches, round(checking.seconds()));
+    (checked.batches, checked.unchecked, checked.check_s) = (batches, unchecked, round(checking.seconds()));
 
     let [server, client] = [0, 1].map(|i| watch.process(i, before[i], after[i]));
     let disk = |u: Option<Usage>| u.and_then(|u| u.disk_bytes);
@@ -244,6 +247,11 @@ async fn follow<'a>(options: &Options, fetch: &'a Fetch, pool: &'a Pool) -> std:
     Ok(follower)
 }
 
+/// What is found before anything has begun. It is about what the server serves, not about how it was asked for.
+fn unreadable(finding: Finding) -> Failure {
+    Failure::Answered(Error::invalid("the repository", format!("cannot be read: {}", finding.message)))
+}
+
 /// Makes the seed ours: no two runs may write the same paths.
 async fn claim(
     options: &Options,
@@ -253,11 +261,10 @@ async fn claim(
     pool: &Pool,
     layout: Layout,
 ) -> Result<()> {
-    let wrong = |finding: Finding| Failure::Setup(format!("the repository cannot be read: {}", finding.message));
-    let follower = follow(options, fetch, pool).await.map_err(wrong)?;
+    let follower = follow(options, fetch, pool).await.map_err(unreadable)?;
     let path = load::marker(options.seed);
     let bin = layout.bin_of(&path);
-    if patiently(async || follower.bin(bin).await).await.map_err(wrong)?.1 {
+    if patiently(async || follower.bin(bin).await).await.map_err(unreadable)?.1 {
         let seed = options.seed;
         return Err(Failure::Setup(format!(
             "targets of an earlier run stand under bench/{seed}/: --clean removes them"

@@ -49,30 +49,19 @@ pub fn page(r: &Report) -> String {
         points.filter(|(_, y)| y.is_finite()).collect()
     };
     let line = |name, class, points| Line { name, class, points };
-    let throughput = Chart {
-        title: "Changes per second",
-        x: "seconds",
-        y_scale: Scale::Linear,
-        x_scale: Scale::Linear,
-        lines: vec![
-            line("committed", "a", seconds(|s| Some(s.committed as f64))),
-            line("visible", "b", seconds(|s| Some(s.published as f64))),
-        ],
-    };
-    let latency = Chart {
-        title: "Latency over time, in milliseconds",
-        x: "seconds",
-        y_scale: Scale::Log,
-        x_scale: Scale::Linear,
-        lines: vec![
-            line("committed, p50", "a", seconds(|s| s.committed_p50_ms)),
-            line("p99", "a dash", seconds(|s| s.committed_p99_ms)),
-            line("visible, p50", "b", seconds(|s| s.visible_p50_ms)),
-            line("p99", "b dash", seconds(|s| s.visible_p99_ms)),
-        ],
-    };
+    let over_time = |title, y_scale, lines| Chart { title, x: "seconds", y_scale, x_scale: Scale::Linear, lines };
+    let throughput = vec![
+        line("committed", "a", seconds(|s| Some(s.committed as f64))),
+        line("visible", "b", seconds(|s| Some(s.published as f64))),
+    ];
+    let latency = vec![
+        line("committed, p50", "a", seconds(|s| s.committed_p50_ms)),
+        line("p99", "a dash", seconds(|s| s.committed_p99_ms)),
+        line("visible, p50", "b", seconds(|s| s.visible_p50_ms)),
+        line("p99", "b dash", seconds(|s| s.visible_p99_ms)),
+    ];
     let curve = |l: &Option<Latency>| l.as_ref().map(|l| percentiles(&l.curve)).unwrap_or_default();
-    let percentiles = Chart {
+    let by_percentile = Chart {
         title: "Latency by percentile, in milliseconds",
         x: "percentile",
         y_scale: Scale::Log,
@@ -82,17 +71,14 @@ pub fn page(r: &Report) -> String {
             line("POST to visible", "b", curve(&r.visible)),
         ],
     };
-    let cpu = Chart {
-        title: "Cores in use",
-        x: "seconds",
-        y_scale: Scale::Linear,
-        x_scale: Scale::Linear,
-        lines: vec![
-            line("server", "b", seconds(|s| s.server_cpu_s)),
-            line("this client", "c", seconds(|s| s.client_cpu_s)),
-        ],
-    };
-    for chart in [throughput, latency, percentiles, cpu] {
+    let cpu =
+        vec![line("server", "b", seconds(|s| s.server_cpu_s)), line("this client", "c", seconds(|s| s.client_cpu_s))];
+    for chart in [
+        over_time("Changes per second", Scale::Linear, throughput),
+        over_time("Latency over time, in milliseconds", Scale::Log, latency),
+        by_percentile,
+        over_time("Cores in use", Scale::Linear, cpu),
+    ] {
         chart.draw(&mut out);
     }
     out.push_str("</body>\n</html>\n");

@@ -209,8 +209,8 @@ impl Run<'_> {
         }
         *last_seq = Some(receipt.seq);
         sent.seq.set(Some(receipt.seq));
-        let number = batch.id.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or_default();
-        self.known.acknowledged.borrow_mut().push(Acknowledged { lane, number, seq: receipt.seq });
+        let acknowledged = Acknowledged { lane, number: batch.number, seq: receipt.seq };
+        self.known.acknowledged.borrow_mut().push(acknowledged);
         let changes = batch.steps.len() as u64;
         self.tally.borrow_mut().committed(due, changes, receipt.seq, posted.tries);
         if self.known.last.borrow().as_ref().is_none_or(|(last, _)| receipt.seq > last.seq) {

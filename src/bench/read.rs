@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_target_tells_whether_a_batch_is_there() {
-        let step = |rev, new| Step { number: 1, rev, new };
-        let (add, replace, remove) = (step(1, true), step(3, false), step(REMOVED, false));
+        let step = |rev| Step { number: 1, rev };
+        let (add, replace, remove) = (step(1), step(3), step(REMOVED));
         for (step, rev, removed, expected) in [
             (add, None, false, Evidence::NotThere),
             (add, Some(1), false, Evidence::There),

@@ -41,7 +41,7 @@ pub struct Report {
     pub visible: Option<Latency>,
     /// Checkpoints published from the first POST until everything was visible.
     pub checkpoints: u64,
-    /// The longest time in which nothing new became visible.
+    /// The longest time in which nothing new became visible though something waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_gap_s: Option<f64>,
     /// What was written meanwhile.
@@ -167,8 +167,11 @@ pub struct Readers {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Checked {
-    /// Acknowledged batches that were looked up by their ids.
+    /// Acknowledged batches that were looked up by their ids, and are as their receipts say.
     pub batches: u64,
+    /// Those that the server does not remember, and that were too many to be looked for in its whole history.
+    #[serde(default)]
+    pub unchecked: u64,
     /// Targets that were compared with what was written last.
     pub targets: u64,
     /// Bins that were read for that.

@@ -52,7 +52,8 @@ impl From<client::Failure> for Failure {
             F::Unreachable { met: false, .. } => said(Code::TryAgain)
                 .hint("start it with `tuflog serve --data DIR`, or say where it is with --server URL or TUFLOG_SERVER"),
             F::Unreachable { .. } => said(Code::TryAgain).hint("run the command again when it is back"),
-            F::Unanswered { .. } => said(Code::TryAgain).hint("run the command again"),
+            // Whose batch it is names its id.
+            F::Unanswered { .. } | F::InDoubt(_) => said(Code::TryAgain).hint("run the command again"),
             F::Stranger { .. } => {
                 said(Code::Failed).hint("is that the address of a tuflog? Say where it is with --server URL")
             }

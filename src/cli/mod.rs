@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   init serve                       make a repository, run a node
-//!   add remove import                write.rs: options, receipts; client.rs: HTTP, retries
+//!   add remove import                write.rs: options, receipts; client.rs: which server; ../client.rs: HTTP, retries
 //!   status lag batch target route checkpoints   ask.rs: a server, or the data of a stopped node
 //!   audit                            everything from the first record on
 //!   doctor                           what a node stands on

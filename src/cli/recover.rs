@@ -1,6 +1,6 @@
 //! `tuflog recover`: what is missing after records of the log were lost, and going on without it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use crate::clock::SystemClock;
 use crate::config::Settings;
 use crate::data_dir::{self, DataDir};
 use crate::error::Error;
-use crate::log::Log;
 use crate::log::embedded::EmbeddedLog;
 use crate::log::kafka::inspect::Inspector;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::log::{Log, Offset};
 use crate::pool::Pool;
 use crate::recover::loss::{self, Report, Survey};
 use crate::recover::repair;
@@ -217,9 +217,11 @@ async fn save(files: &Files, survey: &Survey, opened: &Opened) -> Outcome {
     let lost = out.done()?;
     let mut out = Saving::new(&files.again)?;
     let mut walk = survey.walk(&*opened.log, &*opened.store).await?;
-    let wanted = |id: &str| survey.report.again.iter().any(|a| a.id == id);
-    while let Some((seq, batches)) = walk.next(&*opened.log, wanted).await? {
-        for b in batches.iter().filter(|b| survey.report.again.iter().any(|a| a.seq == seq && a.id == b.id)) {
+    let again: HashSet<(Offset, &str)> = survey.report.again.iter().map(|a| (a.seq, a.id.as_str())).collect();
+    let ids: HashSet<&str> = again.iter().map(|(_, id)| *id).collect();
+    let wanted = |id: &str| ids.contains(id);
+    while let Some((seq, batches)) = walk.next(&*opened.log, &*opened.store, wanted).await? {
+        for b in batches.iter().filter(|b| again.contains(&(seq, b.id.as_str()))) {
             out.batch(&b.id, &b.changes)?;
         }
     }

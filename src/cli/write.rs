@@ -2,32 +2,15 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::client::{Client, ServerArgs};
 use super::failure::{Code, Failure, Outcome};
 use super::output;
 use crate::change::{self, BatchRequest, ChangeRequest};
 use crate::client;
+pub use crate::client::Wait;
 use crate::query::BatchAnswer;
-
-/// When a write is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Wait {
-    /// It cannot be lost any more
-    Committed,
-    /// Clients see it
-    Published,
-}
-
-impl From<Wait> for client::Wait {
-    fn from(wait: Wait) -> client::Wait {
-        match wait {
-            Wait::Committed => client::Wait::Committed,
-            Wait::Published => client::Wait::Published,
-        }
-    }
-}
 
 /// How long to wait.
 #[derive(Clone, Debug, Args)]
@@ -81,7 +64,7 @@ pub async fn send(args: &WriteArgs, changes: Vec<ChangeRequest>) -> Outcome {
     let client = args.server.client()?;
     let request = BatchRequest { id: Some(id.clone()), basis: None, changes };
     let body = |basis| serde_json::to_vec(&BatchRequest { basis, ..request.clone() }).unwrap_or_default();
-    let posted = client.post(&id, args.wait.wait.into(), None, body).await;
+    let posted = client.post(&id, args.wait.wait, None, body).await;
     let mut receipt = posted.map_err(|f| say_id(f.into(), &id))?.receipt;
     if args.wait.wait == Wait::Published {
         receipt = published(&client, receipt, args.wait.timeout, body).await?;
@@ -104,14 +87,16 @@ pub async fn published(
     body: impl Fn(Option<u64>) -> Vec<u8>,
 ) -> Outcome<BatchAnswer> {
     let (id, seq) = (receipt.batch.clone(), receipt.seq);
+    let not_yet = |why: String| {
+        let message = format!("batch {id} is committed (seq {seq}) and cannot be lost, but {why}");
+        Failure::new(Code::TryAgain, message).hint(format!("look again: tuflog batch {id}"))
+    };
     match tokio::time::timeout(Duration::from_secs(timeout_s), client.published(receipt, body)).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => {
-            let message = format!(
-                "batch {id} is committed (seq {seq}) and cannot be lost, but is not published after {timeout_s} s"
-            );
-            Err(Failure::new(Code::TryAgain, message).hint(format!("look again: tuflog batch {id}")))
+        Ok(Err(client::Failure::InDoubt(last))) => {
+            Err(not_yet(format!("whether it is published is not known: {last}")))
         }
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(not_yet(format!("is not published after {timeout_s} s"))),
     }
 }
 

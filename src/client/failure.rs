@@ -53,14 +53,31 @@ pub enum Failure {
     /// The server said no, or not now: the kind says what to do.
     #[error("{0}")]
     Answered(Error),
+    /// Of a batch: the last try came to this, which says nothing of an earlier one that may have happened. Publish it
+    /// again with the same id.
+    #[error("{0}; it may have happened")]
+    InDoubt(Box<Failure>),
 }
 
 impl Failure {
+    /// This failure of a batch, an earlier try of which may have happened.
+    ///
+    /// One refusal is a verdict on the id, whichever try it answers: the ledger has the id with other content, and all
+    /// tries have the same, so none of them happened. Every other one is about its own try and leaves the earlier one
+    /// open: a body that broke off (400), the limits and roles of another server (413, 404), a token that has run out
+    /// (401), what is broken there (500), a proxy's page.
+    pub(super) fn after_another_try(self) -> Failure {
+        match self.kind() {
+            Kind::Indeterminate | Kind::Conflict => self,
+            _ => Failure::InDoubt(Box::new(self)),
+        }
+    }
+
     /// What to do about it.
     pub fn kind(&self) -> Kind {
         match self {
             Failure::Unreachable { .. } => Kind::Unavailable,
-            Failure::Unanswered { .. } => Kind::Indeterminate,
+            Failure::Unanswered { .. } | Failure::InDoubt(_) => Kind::Indeterminate,
             Failure::Unreadable(_) => Kind::Unsupported,
             Failure::Setup(_) | Failure::Stranger { .. } | Failure::Denied(_) | Failure::NotFound(_) => Kind::Invalid,
             Failure::Answered(e) => e.kind,

@@ -81,6 +81,65 @@ fn a_batch_whose_basis_is_too_old_is_looked_up_in_the_whole_history() {
     assert_eq!(server.join().unwrap().len(), 3);
 }
 
+/// What becomes of a batch whose first try had no answer.
+fn after_silence(last: Option<(u16, &'static str)>) -> Failure {
+    let (client, server) = scripted([vec![None], last.map(Some).into_iter().collect()].concat());
+    let client = Client { retry_for_ms: 300, ..client };
+    let Err(failure) = post(&client) else { panic!("{last:?}") };
+    server.join().unwrap();
+    failure
+}
+
+#[test]
+fn what_one_try_leaves_open_no_later_one_closes_but_a_verdict_on_the_id() {
+    let failure = after_silence(None); // the server is gone, too
+    let Failure::InDoubt(last) = &failure else { panic!("{failure:?}") };
+    assert!(matches!(**last, Failure::Unreachable { met: false, .. }), "{last:?}");
+    assert_eq!((failure.kind(), last.kind()), (Kind::Indeterminate, Kind::Unavailable));
+    assert!(failure.to_string().ends_with("; it may have happened"), "{failure}");
+    for (status, body) in [
+        (400, r#"{"error":{"kind":"Invalid","field":"body","message":"did not come to its end"}}"#),
+        (401, r#"{"error":{"kind":"Unauthorized","message":"no"}}"#),
+        (404, r#"{"error":{"kind":"NotFound","message":"no such route"}}"#),
+        (500, r#"{"error":{"kind":"Corrupt","message":"x"}}"#),
+        (503, r#"{"error":{"kind":"Unavailable","message":"full","retry_after_s":60}}"#),
+        (200, "<html>"),
+    ] {
+        let failure = after_silence(Some((status, body)));
+        assert!(matches!(failure, Failure::InDoubt(_)), "{status}: {failure:?}");
+    }
+    let failure = after_silence(Some((409, r#"{"error":{"kind":"Conflict","message":"other content"}}"#)));
+    assert!(matches!(failure, Failure::Answered(_)) && failure.kind() == Kind::Conflict, "{failure:?}");
+    let lost = (503, r#"{"error":{"kind":"Indeterminate","message":"lost","retry_after_s":60}}"#);
+    assert!(matches!(after_silence(Some(lost)), Failure::Answered(_)));
+}
+
+#[test]
+fn a_proxy_that_gives_up_leaves_a_batch_in_doubt_and_a_look_as_it_is() {
+    let away = Some((504, "<html>"));
+    let (client, server) = scripted(vec![away, away]);
+    let client = Client { retry_for_ms: 0, ..client };
+    let Err(failure) = post(&client) else { panic!("a proxy's page") };
+    assert!(matches!(&failure, Failure::InDoubt(f) if matches!(**f, Failure::Stranger { .. })), "{failure:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let failure = runtime.block_on(client.get("v1/status", &[])).unwrap_err();
+    assert!(matches!(failure, Failure::Stranger { .. }), "{failure:?}");
+    server.join().unwrap();
+}
+
+#[test]
+fn requests_that_fail_together_go_on_by_one_server() {
+    let (second, server) = scripted(vec![GOOD, GOOD]);
+    let servers = ["http://127.0.0.1:1", second.server()];
+    let client = Client::new(&Settings::new(servers)).unwrap_or_else(|f| panic!("{f:?}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let body = |_| b"{}".to_vec();
+    let post = || client.post("b", Wait::Committed, None, body);
+    let (one, two) = runtime.block_on(async { tokio::join!(post(), post()) });
+    assert_eq!([one, two].map(|posted| posted.unwrap_or_else(|f| panic!("{f:?}")).tries), [2, 2]);
+    assert_eq!((server.join().unwrap().len(), client.turn()), (2, 1));
+}
+
 #[test]
 fn a_refusal_is_not_tried_again() {
     let (client, server) = scripted(vec![Some((409, r#"{"error":{"kind":"Conflict","message":"other content"}}"#))]);
@@ -103,7 +162,7 @@ fn only_a_url_of_a_server_is_one() {
         assert!(matches!(Client::new(&args(bad)), Err(Failure::Setup(_))), "{bad}");
     }
     let client = Client::new(&args("http://127.0.0.1:1/prefix")).unwrap_or_else(|f| panic!("{f:?}"));
-    assert_eq!(client.base().join("v1/status").unwrap().as_str(), "http://127.0.0.1:1/prefix/v1/status");
+    assert_eq!(client.base(0).join("v1/status").unwrap().as_str(), "http://127.0.0.1:1/prefix/v1/status");
     for (short, long) in [("localhost:8080", "http://localhost:8080"), ("[::1]:80", "http://[::1]")] {
         assert_eq!(Client::new(&args(short)).unwrap_or_else(|f| panic!("{f:?}")).server(), long);
     }
@@ -144,4 +203,10 @@ fn publish_waits_for_the_checkpoint_and_keeps_the_basis_of_the_receipt() {
     let asked = server.join().unwrap();
     assert!(asked.iter().all(|(to, body)| to == "POST /v1/batches?wait=published" && body["id"] == "b"));
     assert_eq!(asked.iter().map(|(_, body)| body["basis"].as_u64()).collect::<Vec<_>>(), [Some(5), Some(7), Some(7)]);
+
+    // What is committed has happened, whatever the wait for its checkpoint comes to.
+    let (client, server) = scripted(vec![GOOD]);
+    let client = Client { retry_for_ms: 0, ..client };
+    let failure = runtime.block_on(client.publish(&batch, Wait::Published)).unwrap_err();
+    assert_eq!((failure.kind(), server.join().unwrap().len()), (Kind::Indeterminate, 1));
 }

@@ -68,7 +68,7 @@ pub async fn check(node: &Node, cluster: &Cluster, log: &Seen, clock: &dyn Clock
         };
         let before = found.len();
         let owned = members(node, work, &name, topic, partitions, group.as_ref(), found);
-        let waiting = match waiting(cluster, work, topic, partitions, log).await {
+        let waiting = match waiting(cluster, work, topic, log).await {
             Ok(waiting) => waiting,
             Err(e) => {
                 found.push(Finding::skipped(AREA, "lag", format!("{name}: {e}")));
@@ -122,7 +122,7 @@ fn waits_for(records: u64) -> String {
 }
 
 fn total(waiting: &BTreeMap<i32, Range<Offset>>) -> u64 {
-    waiting.values().map(|range| range.end - range.start).sum()
+    waiting.values().map(|range| range.end.saturating_sub(range.start)).sum()
 }
 
 /// Who is in the group; answers the partitions that have an owner.
@@ -186,24 +186,15 @@ fn stranger(what: String, name: &str) -> Finding {
 }
 
 /// What is not done yet, by partition.
-async fn waiting(
-    cluster: &Cluster,
-    work: &Work,
-    topic: &str,
-    partitions: usize,
-    log: &Seen,
-) -> Result<BTreeMap<i32, Range<Offset>>> {
+async fn waiting(cluster: &Cluster, work: &Work, topic: &str, log: &Seen) -> Result<BTreeMap<i32, Range<Offset>>> {
     if work.kind == "folds"
         && let Some((log, store)) = log.parts.clone().filter(|_| log.end.is_some())
     {
-        let lag = Query::new(log, store, Pool::Inline).lag().await?;
-        return Ok(lag.partitions.iter().map(|p| (p.partition.into(), p.published..p.end)).collect());
+        let (_, partitions) = Query::new(log, store, Pool::Inline).fold_lag().await?;
+        return Ok(partitions.iter().map(|p| (p.partition.into(), p.published..p.end)).collect());
     }
-    let spans = cluster.inspector.spans(topic, partitions).await?;
-    let committed = cluster.inspector.committed(work.kind, topic, partitions).await?;
-    let from =
-        |p: i32, span: &Range<Offset>| committed.get(&p).map_or(span.start, |at| (*at).clamp(span.start, span.end));
-    Ok((0..).zip(spans).map(|(p, span)| (p, from(p, &span)..span.end)).collect())
+    let taken = cluster.inspector.taken_in(work.kind, topic).await?;
+    Ok(taken.into_iter().map(|t| (t.partition.into(), t.decided..t.end)).collect())
 }
 
 /// What waits for nobody, or for too long.
@@ -220,7 +211,7 @@ async fn lag(
     for (p, range) in waiting.iter().filter(|(_, range)| !range.is_empty()) {
         if !owned.contains(p) {
             alone.push(*p);
-            records += range.end - range.start;
+            records += range.end.saturating_sub(range.start);
         } else if let (Some((log, _)), Ok(partition)) = (&log.parts, u16::try_from(*p))
             && let Ok(Some(oldest)) = log.fetch((work.place)(partition), range.start).await
         {

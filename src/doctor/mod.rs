@@ -63,13 +63,17 @@ pub async fn check(subject: Subject, clock: &dyn Clock) -> Report {
     machine::check(&node, &mut found).await;
     let keys = keys::check(&node, &mut found);
     let store = store::check(&node, &mut found).await;
+    let opened = clock.now();
     let kafka = kafka::check(&node, &mut found).await;
     let log = log::check(&node, &store, kafka.as_ref(), &mut found).await;
+    // Before anything else takes its time; the store's clock has gone on since it was asked.
+    let now = clock.now();
+    let store_now = store.opened_at.map(|at| at + now.saturating_sub(opened));
+    clock::check(&clock::Times { now, ..log.times(store_now) }, &mut found);
     keys::check_against(&node, keys.as_ref(), &log, &store, &mut found).await;
     if let Some(kafka) = &kafka {
         rights::check(&node, kafka, &mut found).await;
         groups::check(&node, kafka, &log, clock, &mut found).await;
     }
-    clock::check(&clock::Times { now: clock.now(), ..log.times(store.opened_at) }, &mut found);
     Report::of(found)
 }

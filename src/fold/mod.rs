@@ -64,6 +64,8 @@ pub struct Parts {
     pub pool: Pool,
     /// How many bins are stored at a time.
     pub uploads: usize,
+    /// The seq of the ledger's last Recovery, 0 without one: none is appended while a process works on the repository.
+    pub recovered: Offset,
 }
 
 /// The fold of one partition. See the module.

@@ -284,6 +284,7 @@ impl Inbox {
 
     /// Reads on in a partition that has nothing left.
     async fn read(&mut self, partition: PartitionId) -> Result<bool> {
+        let named = self.in_ledger(partition);
         let Some(line) = self.lines.get_mut(&partition) else { return Ok(false) };
         let records = match line.reader.read(READ_BYTES).await {
             Err(e) if e.kind == Kind::Corrupt => {
@@ -305,7 +306,6 @@ impl Inbox {
         let Some(last) = records.last().map(|r| r.offset) else { return Ok(false) };
         let size: usize = records.iter().map(|r| r.payload.len()).sum();
         let extra_hashes = self.parts.extra_hashes.clone();
-        let named = self.parts.generation * MAX_PARTITIONS + partition;
         let parse =
             move || -> Vec<_> { records.iter().map(|record| Item::read(named, record, &extra_hashes)).collect() };
         let parsed = if size < INLINE_BYTES { parse() } else { self.parts.pool.run(parse).await };

@@ -6,10 +6,10 @@
 //! |---|---|
 //! | append | idempotent producer, acks=all, explicit partition; `min.insync.replicas` copies ([`topics`]) |
 //! | "might have happened" | `Unavailable` if the client did not take the record; what fails later is `Indeterminate` |
-//! | readers | one consumer each, placed by offset, reading uncommitted: a stranger's open transaction stalls nobody |
+//! | readers | a consumer, placed by offset, reading uncommitted: a stranger's open transaction stalls nobody |
 //! | never a record that could be lost | brokers show consumers nothing above the high watermark |
 //! | end | the high watermark, and never below what this handle was answered or has read |
-//! | bytes for ever | retention without limit, no compaction: checked at every open |
+//! | bytes for ever | retention without limit, no compaction: checked at every open but that of the doctor |
 //! | inbox | read committed, for its producers may use transactions; retention is the operator's |
 //!
 //! A position that the broker does not have (the log was cut off before or after it) is `Corrupt`, never a silent
@@ -32,7 +32,8 @@
 //! - Dropping a consumer takes 100 ms: a thread does it.
 //! - The first append of a producer takes about 0.5 s: it asks for its id and looks again for a broker after that long.
 //!
-//! It spawns no task; it has three threads of its own beside librdkafka's. It needs a tokio runtime for its timers.
+//! It spawns no task; it has three threads of its own beside librdkafka's, and one for each group that it joins. It needs
+//! a tokio runtime for its timers.
 
 mod consumer;
 mod describe;
@@ -212,10 +213,13 @@ impl KafkaLog {
 
     /// The processes that fold or take in the inbox, as far as the brokers know.
     pub async fn members(&self) -> Result<Vec<String>> {
-        let (asker, repo) = (self.shared.asker.clone(), self.shared.link.repo().to_owned());
+        let (asker, groups) = (self.shared.asker.clone(), [FOLDS, INBOX].map(|name| group_id(&self.shared.link, name)));
         let ask = move || {
-            let mut all = asker.members(&format!("{repo}.folds"), PATIENCE)?;
-            all.extend(asker.members(&format!("{repo}.inbox"), PATIENCE)?);
+            let mut all = Vec::new();
+            for group in groups {
+                let members = asker.group(&group)?.map_or_else(Vec::new, |found| found.members);
+                all.extend(members.iter().map(|m| format!("{} at {} in the group {group}", m.client, m.host)));
+            }
             Ok(all)
         };
         self.shared.asking.ask(ask).await

@@ -95,12 +95,12 @@ pub struct Engine {
     pub intake: intake::Handle,
     /// Where the pointer stands.
     pub published: watch::Receiver<Published>,
+    /// The seq of the next ledger record, and whether everything committed before it is published.
+    pub settled: watch::Receiver<(Offset, bool)>,
     /// Where the rooms stand.
     pub progress: Arc<Progress>,
     log: Arc<dyn Log>,
     state: Arc<BinState>,
-    /// The seq of the next ledger record, and whether everything committed before it is published.
-    pub settled: watch::Receiver<(Offset, bool)>,
     hurry: Arc<AtomicU64>,
     stop: CancellationToken,
     inbox_stop: CancellationToken,
@@ -125,6 +125,7 @@ impl Engine {
             keys: parts.keys.clone(),
             pool: parts.pool.clone(),
             uploads: parts.uploads,
+            recovered: start.recovered,
         };
         let compact_parts = compact::Parts {
             log: parts.log.clone(),

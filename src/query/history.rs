@@ -23,12 +23,13 @@ impl Query {
     /// an answer does not change when it falls out of it.
     ///
     /// The verdicts are [`State`]'s own. Of the records it is given only those that an id's verdict depends on, which
-    /// is why this needs little memory: Format, Settings (the horizon) and the Commits that name the id or bring inbox
-    /// records, which are sequenced in order, without their other batches. Leaving a record out moves the floor later, never elsewhere: it follows from the seq of the
-    /// record that is looked at.
+    /// is why this needs little memory: Format, Settings (the horizon), Recoveries, and the Commits that name the id or
+    /// bring inbox records, which are sequenced in order, without their other batches. Leaving a record out moves the
+    /// floor later, never elsewhere: it follows from the seq of the record that is looked at.
     pub async fn find(&self, id: &str, upto: Offset) -> Result<Option<Seen>> {
         let needle = format!("\"id\":\"{id}\"");
-        let (mut state, mut newest) = (State::default(), None);
+        // Every seq at which it was found new: more than one where the horizon had passed between them.
+        let (mut state, mut valid) = (State::default(), Vec::<Seen>::new());
         let mut reader = self.log.reader(Partition::Ledger, 0);
         loop {
             let records = reader.read(READ_BYTES).await?;
@@ -48,16 +49,17 @@ impl Query {
                     // What it keeps of the batches before it is all that counts of them from here on.
                     Record::Recovery(recovery) => {
                         state = recover::recovered_state(&*self.store, r.offset, &recovery).await?;
-                        newest = state.ids.get(id).or(newest.filter(|seen: &Seen| seen.seq < recovery.kept));
+                        valid.retain(|seen| seen.seq < recovery.kept);
+                        remember(&mut valid, state.ids.get(id));
                         continue;
                     }
                     _ => continue,
                 };
                 state.apply(r.offset, &record)?;
-                newest = state.ids.get(id).or(newest);
+                remember(&mut valid, state.ids.get(id));
             }
             if end.is_none_or(|end| end >= upto) {
-                return Ok(newest);
+                return Ok(valid.pop());
             }
             tokio::task::yield_now().await;
         }
@@ -171,6 +173,11 @@ impl Query {
         }
         Ok(found.into_values().rev().collect())
     }
+}
+
+/// Keeps where an id is known to be valid, if that is news.
+fn remember(valid: &mut Vec<Seen>, seen: Option<Seen>) {
+    valid.extend(seen.filter(|seen| valid.last().is_none_or(|last| last.seq != seen.seq)));
 }
 
 /// The Checkpoint that a Recovery goes on from: its own may be lost. Everything valid before the Recovery is in it.

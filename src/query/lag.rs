@@ -5,8 +5,15 @@ use crate::error::Result;
 use crate::log::{Partition, TakenIn};
 
 impl Query {
-    /// Each partition's end in the log against its end in the newest published checkpoint.
+    /// Each partition's end in the log against its end in the newest published checkpoint, and the inbox.
     pub async fn lag(&self) -> Result<LagAnswer> {
+        let (checkpoint, partitions) = self.fold_lag().await?;
+        let lag = partitions.iter().map(|p| p.lag).sum();
+        Ok(LagAnswer { checkpoint, lag, partitions, inbox: self.inbox_lag().await? })
+    }
+
+    /// The newest published checkpoint, and how far the folds are with each partition: what needs no right to the inbox.
+    pub async fn fold_lag(&self) -> Result<(u64, Vec<PartitionLag>)> {
         let layout = self.layout().await?;
         let checkpoint = self.timestamp().await?.map_or(0, |t| t.snapshot.version);
         let ends = match checkpoint {
@@ -18,8 +25,7 @@ impl Query {
             let end = self.log.end(Partition::Changes(partition)).await?;
             partitions.push(PartitionLag { partition, published, end, lag: end.saturating_sub(published) });
         }
-        let lag = partitions.iter().map(|p| p.lag).sum();
-        Ok(LagAnswer { checkpoint, lag, partitions, inbox: self.inbox_lag().await? })
+        Ok((checkpoint, partitions))
     }
 
     /// How far the intakes are behind the inbox.

@@ -28,11 +28,12 @@ impl Anchor {
         }
     }
 
-    /// The highest cut number that it covers: of two anchors the one with more of it counts, wherever they stand.
-    fn rank(&self) -> u64 {
+    /// The highest cut number that it covers: of two anchors the one with more of it counts, wherever they stand; of
+    /// Recoveries that cover as many, the later.
+    fn rank(&self) -> (u64, Offset) {
         match self {
-            Anchor::Checkpoint(c) => c.n,
-            Anchor::Recovery(_, r) => r.cut,
+            Anchor::Checkpoint(c) => (c.n, 0),
+            Anchor::Recovery(seq, r) => (r.cut, seq + 1),
         }
     }
 

@@ -1,11 +1,11 @@
 //! The batches of a log that has lost records: those that are there whole, and those that no Commit names.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::{READ_BYTES, object, state_at};
-use crate::bins::{Layout, PartitionId, Sha256Digest, sha256};
+use super::{READ_BYTES, object, recovered_state, state_at};
+use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
 use crate::change::{Batch, Change, MAX_ID_BYTES};
 use crate::error::Result;
 use crate::ledger::record::Commit;
@@ -29,7 +29,7 @@ pub async fn survivors(
 ) -> Result<Vec<(Offset, String)>> {
     let mut all = Vec::new();
     let mut walk = Walk::new(log, store, kept, end).await?;
-    while let Some((seq, batches)) = walk.next(log, &wanted).await? {
+    while let Some((seq, batches)) = walk.next(log, store, &wanted).await? {
         all.extend(batches.into_iter().map(|b| (seq, b.id)));
     }
     Ok(all)
@@ -53,6 +53,7 @@ impl Walk {
     pub async fn next(
         &mut self,
         log: &dyn Log,
+        store: &dyn Store,
         wanted: impl Fn(&str) -> bool + Send + Sync,
     ) -> Result<Option<(Offset, Vec<Batch>)>> {
         while self.state.layout.is_some() && self.state.next < self.end {
@@ -61,6 +62,11 @@ impl Walk {
             }
             let Some(r) = self.buffer.pop_front().filter(|r| r.offset < self.end) else { break };
             let record = Record::decode(&r.payload)?;
+            if let Record::Recovery(same) = &record {
+                // The one before whose repeat this walk ends: an append without an answer may have happened twice.
+                self.state = recovered_state(store, r.offset, same).await?;
+                continue;
+            }
             let event = self.state.apply(r.offset, &record)?;
             if let (Record::Commit(commit), Event::Commit(outcomes)) = (&record, &event) {
                 let valid = |(i, _): &(usize, _)| outcomes.get(*i) == Some(&Outcome::Valid);
@@ -182,27 +188,35 @@ impl Orphans {
     }
 }
 
-/// Whether a checkpoint says of every path what a batch does.
-pub async fn is_published(
+/// Of each batch, whether a checkpoint says of every path what the batch does. Every bin is read once.
+pub async fn are_published(
     store: &dyn Store,
     snapshot: &Snapshot,
     layout: Layout,
     root: &Root,
-    orphan: &Orphan,
-) -> Result<bool> {
-    let mut last: BTreeMap<&str, &Change> = BTreeMap::new();
-    last.extend(orphan.changes.iter().map(|c| (c.path(), c)));
-    for (path, change) in last {
-        let role = layout.name(layout.bin_of(path));
-        let Some(version) = snapshot.bins.get(&role) else { return Ok(false) };
+    orphans: &[Orphan],
+) -> Result<Vec<bool>> {
+    let mut by_bin: BTreeMap<Bin, BTreeMap<(&str, usize), &Change>> = BTreeMap::new();
+    for (i, orphan) in orphans.iter().enumerate() {
+        for change in &orphan.changes {
+            by_bin.entry(layout.bin_of(change.path())).or_default().insert((change.path(), i), change); // the last counts
+        }
+    }
+    let mut published = vec![true; orphans.len()];
+    for (bin, changes) in by_bin {
+        let role = layout.name(bin);
+        let Some(version) = snapshot.bins.get(&role) else {
+            changes.keys().for_each(|(_, i)| published[*i] = false);
+            continue;
+        };
         let bytes = object(store, &store::metadata_name(*version, &role), None).await?;
         let envelope = Envelope::open(&bytes)?;
         envelope.verify(&root.keys, &root.targets)?;
-        let bin = parse::parse_bin(envelope.signed)?;
-        let there = bin.targets.iter().find(|(p, _)| p == path).map(|(_, fragment)| fragment.as_bytes());
-        if there != change.fragment() {
-            return Ok(false);
+        let targets: HashMap<_, _> = parse::parse_bin(envelope.signed)?.targets.into_iter().collect();
+        for ((path, i), change) in changes {
+            let there = targets.get(path).map(|fragment| fragment.as_bytes());
+            published[i] &= there == change.fragment();
         }
     }
-    Ok(true)
+    Ok(published)
 }

@@ -224,8 +224,8 @@ pub async fn survey(
     }
     let root = &plan.roots[0].root;
     let snapshot = super::snapshot(store, plan.n, &plan.snapshot, root).await?;
-    for orphan in &orphans {
-        let published = batches::is_published(store, &snapshot, plan.layout, root, orphan).await?;
+    let published = batches::are_published(store, &snapshot, plan.layout, root, &orphans).await?;
+    for (orphan, published) in orphans.iter().zip(published) {
         report.uncommitted.push(Uncommitted {
             id: orphan.id.clone(),
             segments: orphan.segments.clone(),
@@ -254,10 +254,11 @@ async fn batches(log: &dyn Log, store: &dyn Store, read: &Read, plan: &Plan, rep
     for s in &report.lost_segments {
         lost.entry(s.seq).or_default().insert(s.partition);
     }
+    let again: HashSet<(Offset, &str)> = report.again.iter().map(|b| (b.seq, b.id.as_str())).collect();
     for (seq, partitions) in lost {
         let Some(commit) = commit(log, seq).await? else { continue };
         for batch in commit.batches.iter().filter(|b| b.parts.iter().any(|(p, _)| partitions.contains(p))) {
-            if !report.again.iter().any(|there| there.seq == seq && there.id == batch.id) {
+            if !again.contains(&(seq, batch.id.as_str())) {
                 let published = seq < plan.kept;
                 report.lost_batches.push(LostBatch { id: batch.id.clone(), seq, published });
             }

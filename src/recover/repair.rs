@@ -134,7 +134,7 @@ pub async fn commit_again(
     let mut walk = Walk::new(&*log, store, recovery.kept, seq).await?;
     loop {
         let open = |id: &str| follower.state.ids.get(id).is_none();
-        let Some((_, batches)) = walk.next(&*log, open).await? else { break };
+        let Some((_, batches)) = walk.next(&*log, store, open).await? else { break };
         while follower.next().await?.is_some() {}
         let (basis, layout) = (follower.state.basis(), follower.state.layout()?);
         let open: Vec<Batch> = batches.into_iter().filter(|b| follower.state.ids.get(&b.id).is_none()).collect();

@@ -39,7 +39,7 @@ mod open;
 mod retry;
 mod seen;
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, try_join_all};
@@ -73,8 +73,8 @@ pub struct S3Store {
     pointer: Mutex<Option<Tagged>>,
     seen: Mutex<Seen>,
     read_only: bool,
-    /// When the server says that the trial was, in Unix seconds.
-    tried_at: OnceLock<u64>,
+    /// The server's time when its conditions were tried, in Unix seconds.
+    opened_at: Option<u64>,
 }
 
 /// An object's bytes, and the ETag that stands for them.
@@ -91,8 +91,8 @@ impl S3Store {
     /// `Invalid` for settings, credentials, bucket or region that are wrong, and for a server that lacks a condition;
     /// `Unavailable` if the server does not answer.
     pub async fn open(settings: &Settings) -> Result<S3Store> {
-        let store = S3Store::new(settings, false)?;
-        store.probe().await?;
+        let mut store = S3Store::new(settings, false)?;
+        store.opened_at = Some(store.probe().await?);
         Ok(store)
     }
 
@@ -117,13 +117,13 @@ impl S3Store {
             pointer: Mutex::new(None),
             seen: Mutex::new(Seen::default()),
             read_only,
-            tried_at: OnceLock::new(),
+            opened_at: None,
         })
     }
 
     /// The server's time when it was opened, in Unix seconds; `None` of a store that was opened to read.
     pub fn opened_at(&self) -> Option<u64> {
-        self.tried_at.get().copied()
+        self.opened_at
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -158,12 +158,17 @@ impl S3Store {
 
     /// One GET.
     async fn fetch(&self, name: &str) -> Attempt<Option<Tagged>> {
+        Ok(self.fetch_dated(name).await?.map(|(found, _)| found))
+    }
+
+    /// The same with the time at which the server took it, in Unix seconds.
+    async fn fetch_dated(&self, name: &str) -> Attempt<Option<(Tagged, u64)>> {
         let _permit = retry::permit(&self.reads).await;
         let key = self.key(name);
         let fetched = retry::attempt(async {
             let answer = self.client.get(&key).await?;
-            let tag = answer.meta.e_tag.clone();
-            Ok(Tagged { bytes: answer.bytes().await?, tag })
+            let (tag, time) = (answer.meta.e_tag.clone(), answer.meta.last_modified.timestamp());
+            Ok((Tagged { bytes: answer.bytes().await?, tag }, u64::try_from(time).unwrap_or(0)))
         });
         match fetched.await {
             Ok(found) => Ok(Some(found)),

@@ -261,7 +261,7 @@ impl Ground {
     ) -> LocalBoxFuture<'static, Result<Actor>> {
         let (log, store) = (self.log(gate), self.store(gate));
         let uploads = self.dice.of(&[1, 3]);
-        let parts = fold::Parts { log, store, state, keys, pool: Pool::Inline, uploads };
+        let parts = fold::Parts { log, store, state, keys, pool: Pool::Inline, uploads, recovered: 0 };
         Box::pin(async move { Ok(Actor::Fold(Box::new(recover::fold(parts, partition, source).await?))) })
     }
 }

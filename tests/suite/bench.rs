@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
-use tuflog::tuf::{Envelope, Signer, key_file, parse, role};
+use tuflog::tuf::{Envelope, Meta, Root, Signer, key_file, parse, role};
 
 use crate::help;
 use crate::server::{self, Server, said};
@@ -68,6 +68,15 @@ fn a_run_against_an_honest_node_finds_nothing_and_can_be_removed_again() {
     let again = server::command(&["bench", "--server", &url, "--seed", "7"]).output().unwrap();
     assert_eq!(again.status.code(), Some(2), "{}", said(&again));
     assert!(said(&again).contains("--clean"), "{}", said(&again));
+    // A repository that cannot be believed is not a wrong command line.
+    let forged = scratch.path().join("root.json");
+    std::fs::write(&forged, "{}").unwrap();
+    let begun = ["bench", "--server", &url, "--seed", "8", "--root", forged.to_str().unwrap()];
+    for clean in [&[][..], &["--clean"]] {
+        let out = server::command(&[&begun[..], clean].concat()).output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+        assert!(said(&out).contains("the repository: cannot be read: the first root"), "{}", said(&out));
+    }
     let cleaned = server::run(&["bench", "--clean", "--seed", "7", "--server", &url]);
     assert!(cleaned.starts_with("removed "), "{cleaned}");
     server.stop();
@@ -124,15 +133,30 @@ enum Lie {
     Missing,
     /// Signs what half of the bins held at first as their newest version, with the repository's own key.
     Split,
+    /// Adds a root, with the repository's own keys, that has expired.
+    ExpiredRoot,
+    /// States now and then, with its key, that the newest snapshot is longer than it was before.
+    OtherSnapshot,
+    /// States at first, with its key, a newer `targets.json` than there is, and then the truth.
+    OldTargets,
 }
 
 struct Proxy {
     lie: Lie,
     to: String,
     http: reqwest::Client,
-    key: Arc<Signer>,
+    keys: Keys,
     seen: Mutex<Seen>,
 }
+
+/// The repository's own.
+struct Keys {
+    online: Arc<Signer>,
+    root: Arc<Signer>,
+}
+
+/// At which look at the timestamp a lie begins that must come after a look at the truth, or ends that must come before.
+const TURN: u64 = 5;
 
 #[derive(Default)]
 struct Seen {
@@ -142,12 +166,16 @@ struct Seen {
     posts: u64,
     seq: u64,
     unsent: Option<String>,
+    /// The timestamp answered last.
+    timestamp: Option<Bytes>,
+    /// Metadata files that only the proxy has.
+    forged: HashMap<String, Bytes>,
 }
 
 impl Proxy {
     /// Answers its address, and itself.
-    async fn start(lie: Lie, to: String, key: Arc<Signer>) -> (String, Arc<Proxy>) {
-        let proxy = Arc::new(Proxy { lie, to, http: reqwest::Client::new(), key, seen: Mutex::default() });
+    async fn start(lie: Lie, to: String, keys: Keys) -> (String, Arc<Proxy>) {
+        let proxy = Arc::new(Proxy { lie, to, http: reqwest::Client::new(), keys, seen: Mutex::default() });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(pass).with_state(proxy.clone());
@@ -179,7 +207,17 @@ impl Proxy {
         let first = seen.first.entry(name.to_owned()).or_insert_with(|| body.clone()).clone();
         let is_bin = name.starts_with("bins-") && first != body;
         seen.asked += u64::from(file == "timestamp.json");
+        if let Some(forged) = seen.forged.get(file) {
+            return Some(forged.clone());
+        }
+        let last = seen.timestamp.clone();
+        if file == "timestamp.json" {
+            seen.timestamp = Some(body.clone());
+        }
         match self.lie {
+            Lie::OtherSnapshot if file == "timestamp.json" && seen.asked.is_multiple_of(4) => {
+                Some(self.longer(&last.unwrap()))
+            }
             Lie::Altered if is_bin => {
                 let mut altered = body.to_vec();
                 let middle = altered.len() / 2;
@@ -196,11 +234,66 @@ impl Proxy {
 }
 
 impl Proxy {
+    fn online(&self) -> &[Arc<Signer>] {
+        std::slice::from_ref(&self.keys.online)
+    }
+
+    /// The timestamp after this one, with the same snapshot, which it says to be longer.
+    fn longer(&self, timestamp: &[u8]) -> Bytes {
+        let old = parse::parse_timestamp(Envelope::open(timestamp).unwrap().signed).unwrap();
+        let snapshot = Meta { length: old.snapshot.length + 1, ..old.snapshot };
+        role::timestamp(self.online(), old.version + 1, old.expires, &snapshot).into()
+    }
+
+    /// A metadata file of the node.
+    async fn real(&self, file: &str) -> Bytes {
+        let answer = self.http.get(format!("{}/metadata/{file}", self.to)).send().await.unwrap();
+        answer.error_for_status().unwrap().bytes().await.unwrap()
+    }
+
+    /// Makes what only the proxy has, before `file` is answered.
+    async fn forge(&self, file: &str) {
+        let asked = self.seen.lock().unwrap().asked;
+        let mut forged = HashMap::new();
+        match self.lie {
+            Lie::ExpiredRoot if asked == TURN => {
+                let (root, _) = Root::parse(&self.real("1.root.json").await).unwrap();
+                let root = Root { version: 2, expires: 1_000_000_000, ..root };
+                let root = root.render(std::slice::from_ref(&self.keys.root)).unwrap();
+                forged.insert("2.root.json".to_owned(), root.into());
+            }
+            Lie::OldTargets if file == "timestamp.json" && asked < TURN => {
+                let (root, _) = Root::parse(&self.real("1.root.json").await).unwrap();
+                let timestamp = self.real(file).await;
+                let timestamp = parse::parse_timestamp(Envelope::open(&timestamp).unwrap().signed).unwrap();
+                let name = format!("{}.snapshot.json", timestamp.snapshot.version);
+                let snapshot = self.real(&name).await;
+                let snapshot = parse::parse_snapshot(Envelope::open(&snapshot).unwrap().signed).unwrap();
+                let version = snapshot.targets.version + 1;
+                let targets = role::targets(self.online(), version, snapshot.expires, &root, 4);
+                let bins: Vec<String> =
+                    snapshot.bins.iter().map(|(bin, v)| format!("\"{bin}.json\":{{\"version\":{v}}}")).collect();
+                let (stated, bins) = (Meta::of(version, &targets), bins.join(","));
+                let again = role::snapshot(self.online(), snapshot.version, snapshot.expires, &stated, bins.as_bytes());
+                let stated = Meta::of(snapshot.version, &again);
+                let pointer = role::timestamp(self.online(), timestamp.version, timestamp.expires, &stated);
+                forged.insert(format!("{version}.targets.json"), targets.into());
+                forged.insert(name, again.into());
+                forged.insert(file.to_owned(), pointer.into());
+            }
+            Lie::OldTargets if asked == TURN => {
+                self.seen.lock().unwrap().forged.remove("timestamp.json");
+            }
+            _ => {}
+        }
+        self.seen.lock().unwrap().forged.extend(forged);
+    }
+
     /// The targets of `old` under the version of `new`.
     fn signed_again(&self, old: &[u8], new: &[u8]) -> Bytes {
         let [old, new] = [old, new].map(|b| parse::parse_bin(Envelope::open(b).unwrap().signed).unwrap());
         let members: Vec<String> = old.targets.iter().map(|(path, target)| format!("\"{path}\":{target}")).collect();
-        role::bin(std::slice::from_ref(&self.key), new.version, new.expires, members.join(",").as_bytes()).into()
+        role::bin(self.online(), new.version, new.expires, members.join(",").as_bytes()).into()
     }
 }
 
@@ -219,11 +312,14 @@ async fn pass(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     {
         return answer(StatusCode::ACCEPTED, lie);
     }
+    proxy.forge(parts.uri.path().trim_start_matches("/metadata/")).await;
     let url = format!("{}{}", proxy.to, parts.uri);
     let sent = proxy.http.request(parts.method, url).header(header::CONTENT_TYPE, "application/json").body(body).send();
     let Ok(real) = sent.await else { return answer(StatusCode::BAD_GATEWAY, Bytes::new()) };
     let (status, body) = (real.status(), real.bytes().await.unwrap());
+    let real = body.clone();
     match proxy.twisted(parts.uri.path(), body) {
+        Some(body) if body != real => answer(StatusCode::OK, body),
         Some(body) => answer(status, body),
         None => answer(StatusCode::NOT_FOUND, Bytes::from_static(b"{}")),
     }
@@ -234,9 +330,10 @@ fn found(lie: Lie) -> (Vec<String>, Option<String>) {
     let scratch = help::scratch();
     let data = scratch.path().join("data");
     let server = node(&data);
-    let key = Arc::new(key_file::load(&data.join("keys/online.pem")).unwrap());
+    let key = |name: &str| Arc::new(key_file::load(&data.join("keys").join(name)).unwrap());
+    let keys = Keys { online: key("online.pem"), root: key("root-1.pem") };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (url, proxy) = runtime.block_on(Proxy::start(lie, server.url(), key));
+    let (url, proxy) = runtime.block_on(Proxy::start(lie, server.url(), keys));
     let (out, report) = bench(&url, &["--duration", "2"]);
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
     server.stop();
@@ -258,6 +355,25 @@ fn an_altered_bin_is_named() {
 #[test]
 fn a_timestamp_that_goes_back_is_named() {
     assert_found(&found(Lie::OldTimestamp).0, "went-back", &["timestamp.json", "came after"]);
+}
+
+#[test]
+fn a_root_that_has_expired_is_named() {
+    assert_found(&found(Lie::ExpiredRoot).0, "expired", &["2.root.json", "2001-09-09"]);
+}
+
+#[test]
+fn a_snapshot_that_is_stated_twice_is_named() {
+    assert_found(
+        &found(Lie::OtherSnapshot).0,
+        "inconsistent",
+        &["timestamp.json", "two contents of", ".snapshot.json"],
+    );
+}
+
+#[test]
+fn a_targets_file_that_goes_back_is_named() {
+    assert_found(&found(Lie::OldTargets).0, "went-back", &[".snapshot.json", "targets.json has version", "it had"]);
 }
 
 #[test]

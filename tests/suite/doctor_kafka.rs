@@ -1,7 +1,7 @@
 //! `tuflog doctor` on real Kafka: topics, brokers, rights and groups, with a fault planted in each.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -68,7 +68,7 @@ impl Repository<'_> {
         let (data, options) = (self.path(name), self.options());
         let mut args = vec!["--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
         // What is said last counts.
-        args.extend(options.iter().map(String::as_str).filter(|_| true));
+        args.extend(options.iter().map(String::as_str));
         for (i, name) in more.iter().enumerate().step_by(2) {
             if let Some(at) = args.iter().position(|arg| arg == name) {
                 args[at + 1] = more[i + 1];
@@ -197,7 +197,7 @@ fn what_waits_for_nobody_and_who_should_not_be_in_a_group_is_named() {
     find(&report, Severity::Error, "groups.names", &[&folds, "doubled", "put each other out"]);
 
     // Somebody's consumer in the group of the folds.
-    let mut stranger = Command::new("kcat");
+    let mut stranger = kafka::kcat_command();
     let changes = repository.topic("changes");
     let assignor = "partition.assignment.strategy=cooperative-sticky";
     stranger.args(["-b", &repository.settings.brokers, "-X", assignor, "-G", &folds, &changes]);
@@ -209,7 +209,7 @@ fn what_waits_for_nobody_and_who_should_not_be_in_a_group_is_named() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap(); // it leaves the group
     stranger.wait().unwrap();
 
-    // Nobody folds any more, and something waits.
+    // Nobody folds any more.
     node.kill();
     let changes = |report: &Report| report.findings.iter().any(|f| f.what.contains("nobody is in it"));
     repository.wait("first", changes);

@@ -22,6 +22,7 @@ use tuflog::store::local::LocalStore;
 use tuflog::store::{POINTER, Store, metadata_name};
 use tuflog::tuf::{Envelope, KeyRing, RoleKeys, Root, Signer, parse};
 
+use crate::help::PATIENCE;
 use crate::kafka;
 
 const BINS: u32 = 16;
@@ -136,7 +137,8 @@ async fn published(store: &dyn Store) -> (u64, std::collections::BTreeMap<String
 async fn submit(engine: &Engine, id: &str, changes: Vec<Change>) -> u64 {
     let receipt = engine.intake.submit(Batch::new(id.into(), None, changes).unwrap()).await.unwrap();
     let mut published = engine.published.clone();
-    published.wait_for(|p| p.seq > receipt.seq).await.unwrap();
+    let visible = published.wait_for(|p| p.seq > receipt.seq);
+    tokio::time::timeout(PATIENCE, visible).await.expect("it is published").unwrap();
     receipt.seq
 }
 

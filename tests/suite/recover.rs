@@ -624,6 +624,21 @@ fn serve_finishes_an_unfinished_recovery_before_it_takes_batches() {
     assert_eq!(site.audit()["recoveries"].as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn a_recovery_that_stands_twice_is_one() {
+    // An append without an answer may have happened twice.
+    let site = unfinished();
+    let recovery = site.ledger().pop().unwrap();
+    let log = site.log();
+    site.runtime.block_on(log.append(Partition::Ledger, recovery.encode())).unwrap();
+    drop(log);
+    let node = site.serve();
+    post(&node, "g", "published");
+    node.stop();
+    assert_eq!(site.published(), ["a", "b", "c", "d", "e", "g"]);
+    site.is_whole();
+}
+
 /// Cut off after every so many appends, then done again.
 fn cut_off(loss: &Loss, appends: impl Iterator<Item = u64>) {
     let mut site = Site::new(false);

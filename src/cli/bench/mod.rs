@@ -140,7 +140,7 @@ pub async fn run(args: BenchArgs) -> Outcome {
     if args.clean {
         let removed = bench::clean(&options, |done, all| display.cleaning(done, all)).await;
         display.end();
-        return line(format!("removed {}", plural(said(removed)?, "target", "targets")));
+        return line(format!("removed {}", plural(removed?, "target", "targets")));
     }
     let outcome = tokio::select! {
         outcome = bench::run(&options, show) => outcome,
@@ -152,7 +152,7 @@ pub async fn run(args: BenchArgs) -> Outcome {
     if !matches!(outcome, Err(client::Failure::Setup(_))) {
         note(show::again(&options)); // a random seed is not known otherwise
     }
-    finish(&args, &said(outcome)?)
+    finish(&args, &outcome?)
 }
 
 fn finish(args: &BenchArgs, report: &Report) -> Outcome {
@@ -169,13 +169,6 @@ fn finish(args: &BenchArgs, report: &Report) -> Outcome {
         0 => Ok(()),
         _ => Err(Failure::Quiet(Code::Failed)),
     }
-}
-
-fn said<T>(outcome: client::Result<T>) -> Outcome<T> {
-    outcome.map_err(|failure| match failure {
-        client::Failure::Setup(message) => Failure::usage(message),
-        other => other.into(),
-    })
 }
 
 /// Ctrl-C ends the load; once more ends everything.
@@ -212,7 +205,7 @@ fn options(args: &BenchArgs) -> Outcome<Options> {
         mix: args.mix,
         skew: args.skew,
         targets: args.targets,
-        wait: args.wait.into(),
+        wait: args.wait,
         readers: args.readers,
         read_every_ms: args.read_every,
         root,

@@ -162,6 +162,12 @@ fn checks(r: &Report) -> Outcome {
             plural(read.batches, "batch", "batches"),
         ))?;
     }
+    if checked.unchecked > 0 {
+        line(format!(
+            "not checked: {} that the server does not remember; its history may have them (GET /v1/batches/ID?history=full)",
+            plural(checked.unchecked, "batch", "batches"),
+        ))?;
+    }
     line(format!(
         "in the end {} looked up, and {} in {} bins compared with what was acknowledged",
         plural(checked.batches, "batch", "batches"),

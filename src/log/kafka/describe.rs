@@ -220,7 +220,7 @@ unsafe fn all<'a, T>(first: *const T, count: usize) -> &'a [T] {
 /// `first` is null, or the first of `count` operations; without any, it may point to nothing.
 unsafe fn operations(first: *const native::rd_kafka_AclOperation_t, count: usize) -> Option<BTreeSet<Right>> {
     if first.is_null() {
-        return None; // the count is −1 then
+        return None; // it was not asked, or did not say
     }
     // SAFETY: an operation is a C enum of this width; read as a number, any value is defined.
     let numbers = unsafe { all(first.cast::<u32>(), count) };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rdkafka::admin::{AdminClient, ConfigResource, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::group::group_id;
 use super::link::{Asker, Context, Link, MAX_MESSAGE_BYTES, committed, refused_options, words};
 use super::rules::{self, Deviation};
 use super::topics::{self, Copies, Found};
@@ -17,7 +18,7 @@ use super::worker::Worker;
 use super::{KafkaSettings, PATIENCE, describe};
 use crate::bins::PartitionId;
 use crate::error::{Error, Kind, Result};
-use crate::log::Offset;
+use crate::log::{Offset, TakenIn};
 
 /// What a user may be allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -294,21 +295,12 @@ impl Inspector {
     /// `Invalid` if this user may not see it.
     pub async fn group(&self, kind: &str) -> Result<Option<Group>> {
         let (asker, name) = (self.asker.clone(), self.group_name(kind));
-        self.asking
-            .ask(move || match describe::group(asker.client(), &name)? {
-                Ok(group) => Ok(Some(group)),
-                Err(Code::GroupIdNotFound) => Ok(None),
-                Err(Code::GroupAuthorizationFailed) => {
-                    Err(Error::invalid("kafka", format!("this user may not see group {name}")))
-                }
-                Err(code) => Err(Error::unavailable(format!("group {name}: {code}"))),
-            })
-            .await
+        self.asking.ask(move || asker.group(&name)).await
     }
 
     /// The whole name of a group.
     pub fn group_name(&self, kind: &str) -> String {
-        format!("{}.{kind}", self.link.repo())
+        group_id(&self.link, kind)
     }
 
     /// What the group has committed of the partitions of a topic; those of which it has committed nothing are not there.
@@ -320,11 +312,10 @@ impl Inspector {
         Ok(known.into_iter().map(|(partition, at)| (partition.into(), at)).collect())
     }
 
-    /// First offset and end of the partitions of a topic.
-    pub async fn spans(&self, topic: &str, partitions: usize) -> Result<Vec<std::ops::Range<Offset>>> {
-        let (asker, topic) = (self.asker.clone(), topic.to_owned());
-        let all = move || (0..partitions).map(|p| asker.span(&topic, p as i32, PATIENCE)).collect();
-        self.asking.ask(all).await
+    /// How far the group is with each partition of a topic.
+    pub async fn taken_in(&self, kind: &str, topic: &str) -> Result<Vec<TakenIn>> {
+        let (onlooker, topic) = (self.link.asker(Some(&self.group_name(kind)))?, topic.to_owned());
+        self.asking.ask(move || onlooker.taken_in(&topic, PATIENCE)).await
     }
 }
 

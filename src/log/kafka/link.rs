@@ -11,10 +11,10 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::groups::GroupMemberInfo;
 use rdkafka::metadata::Metadata;
 
-use super::{KafkaSettings, lock};
+use super::inspect::Group;
+use super::{KafkaSettings, describe, lock};
 use crate::bins::PartitionId;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind, Result};
@@ -355,19 +355,25 @@ impl Asker {
         let told = committed(&self.client, topic, &partitions, patience)?;
         let one = |partition: PartitionId| {
             let span = self.span(topic, partition.into(), patience)?;
-            let decided = told.get(&partition).map_or(span.start, |told| span.start.max(*told));
+            let decided = told.get(&partition).map_or(span.start, |told| (*told).clamp(span.start, span.end));
             Ok(TakenIn { partition, decided, end: span.end })
         };
         partitions.into_iter().map(one).collect()
     }
 
-    /// The members of a group, as the brokers know them.
-    pub fn members(&self, group: &str, patience: Duration) -> Result<Vec<String>> {
-        let answer = self.client.fetch_group_list(Some(group), patience);
-        let list =
-            answer.map_err(|e| Error::unavailable(format!("the members of the group {group}: {}", words(&e))))?;
-        let member = |m: &GroupMemberInfo| format!("{} at {} in the group {group}", m.client_id(), m.client_host());
-        Ok(list.groups().iter().flat_map(|g| g.members()).map(member).collect())
+    /// A group, as its coordinator knows it; `None` if there never was one.
+    ///
+    /// # Errors
+    /// `Invalid` if this user may not see it.
+    pub fn group(&self, name: &str) -> Result<Option<Group>> {
+        match describe::group(&self.client, name)? {
+            Ok(group) => Ok(Some(group)),
+            Err(Code::GroupIdNotFound) => Ok(None),
+            Err(Code::GroupAuthorizationFailed) => {
+                Err(Error::invalid("kafka", format!("this user may not see group {name}")))
+            }
+            Err(code) => Err(Error::unavailable(format!("group {name}: {code}"))),
+        }
     }
 
     /// What the brokers know about a topic. Tries until it has an answer, is refused, or loses patience.

@@ -138,8 +138,9 @@ impl S3Store {
         }
     }
 
-    /// Makes sure that the server keeps both conditions. An answer that is lost begins the trial anew, at another key.
-    pub(super) async fn probe(&self) -> Result<()> {
+    /// Makes sure that the server keeps both conditions; answers its time, in Unix seconds. An answer that is lost begins
+    /// the trial anew, at another key.
+    pub(super) async fn probe(&self) -> Result<u64> {
         self.look().await?;
         let mut tries = self.tries("cannot be opened".into());
         loop {
@@ -151,7 +152,7 @@ impl S3Store {
                 tracing::warn!(object = name, ?failure, "the object that tried the store's conditions is left there");
             }
             match tried {
-                Ok(()) => return Ok(()),
+                Ok(time) => return Ok(time),
                 Err(Stop::Lacks(what)) => {
                     let why = "without it two nodes could publish against each other; use a server that keeps it";
                     return Err(Error::invalid(retry::ENDPOINT, format!("the server {what}: {why}")).context(&self.url));
@@ -161,7 +162,7 @@ impl S3Store {
         }
     }
 
-    async fn try_conditions(&self, name: &str) -> std::result::Result<(), Stop> {
+    async fn try_conditions(&self, name: &str) -> std::result::Result<u64, Stop> {
         const NO_CREATE: &str = "does not keep If-None-Match: * on PUT";
         const NO_MATCH: &str = "does not keep If-Match on PUT";
         let body = |n: u8| vec![n; 64].into();
@@ -198,10 +199,10 @@ impl S3Store {
             Err(Failure::Condition) => {}
             Err(failure) => return Err(failure.into()),
         }
-        if let Ok(head) = retry::attempt(self.client.head(&self.key(name))).await {
-            let _ = self.tried_at.set(u64::try_from(head.last_modified.timestamp()).unwrap_or(0));
+        match self.fetch_dated(name).await? {
+            Some((there, time)) if there.bytes == body(3) => Ok(time),
+            _ => Err(Stop::Lacks(NO_MATCH)),
         }
-        if is_there(3).await? { Ok(()) } else { Err(Stop::Lacks(NO_MATCH)) }
     }
 
     async fn remove(&self, name: &str) -> Attempt<()> {

@@ -103,7 +103,15 @@ impl Repository {
                     .unwrap();
             let state = Arc::new(state::State::open(&dir.path().join("state"), layout).unwrap());
             let (log2, store2, keys2) = (log.clone(), store.clone(), keys.clone());
-            let parts = fold::Parts { log: log2, store: store2, state, keys: keys2, pool: Pool::Inline, uploads: 3 };
+            let parts = fold::Parts {
+                log: log2,
+                store: store2,
+                state,
+                keys: keys2,
+                pool: Pool::Inline,
+                uploads: 3,
+                recovered: 0,
+            };
             let mut folds = Vec::new();
             for partition in 0..4 {
                 folds.push(recover::fold(parts.clone(), partition, Source::Local).await.unwrap());
