@@ -1,19 +1,22 @@
 //! What producers write: targets, changes and batches, validated at the edge.
 //!
 //! Owns invariant 7: a [`Change`] or [`Batch`] exists only if every client can read what it will publish. The rules
-//! are the intersection of what TUF clients accept; each refusal names the field and the rule. A valid add keeps its
-//! target as the canonical JSON fragment that the bin will publish, so nothing is serialised twice on the way:
+//! are the intersection of what TUF clients accept; each refusal names the field and the rule. A valid change is kept
+//! as the line of canonical JSON that stands for it in a segment, so nothing is serialised twice on the way, and what is
+//! read from a segment is a part of that segment's bytes:
 //!
 //! ```text
-//!   request {"op":"add","path":P,…}  ──►  fragment {"hashes":…,"length":…}  ──►  segment line = fragment + op + path
-//!                                                                           └─►  bin member  = "P":fragment
+//!   request {"op":"add","path":P,…}  ──►  line {"hashes":…,"length":…,"op":"add","path":P}  ──►  segment
+//!                                              └──── fragment ─────┘}  ──►  bin member "P":fragment
 //! ```
 
 mod custom;
+mod line;
 mod raw;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::bins::{self, Place, Sha256Digest};
@@ -45,11 +48,13 @@ pub const HASHES: [(&str, usize); 3] = [("blake2b-256", 64), ("sha256", 64), ("s
 /// One validated change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    path: String,
+    /// Its line, without the newline.
+    line: Bytes,
+    /// Where in the line its path stands.
+    path: std::ops::Range<usize>,
     /// Its place in the hash space: hashed once, asked for on the whole way.
     place: Place,
-    /// The canonical JSON of the target to add; `None` removes the path.
-    fragment: Option<Vec<u8>>,
+    removes: bool,
 }
 
 impl Change {
@@ -65,32 +70,36 @@ impl Change {
             return Err(Error::invalid("length", format!("must be at most 2^53 - 1, not {length}")));
         }
         check_hashes(hashes)?;
-        let mut fragment = Vec::with_capacity(128);
-        fragment.push(b'{');
+        let mut line = Vec::with_capacity(line::size(&path, hashes));
+        line.push(b'{');
         if let Some(custom) = custom {
-            fragment.extend_from_slice(b"\"custom\":");
-            custom::write(custom, &mut fragment)?;
-            fragment.push(b',');
+            line.extend_from_slice(b"\"custom\":");
+            custom::write(custom, &mut line)?;
+            line.push(b',');
         }
-        fragment.extend_from_slice(b"\"hashes\":{");
-        for (i, (name, digest)) in hashes.iter().enumerate() {
-            // Neither a name nor a digest that passed the check needs escaping.
-            let comma = if i > 0 { "," } else { "" };
-            fragment.extend_from_slice(format!("{comma}\"{name}\":\"{digest}\"").as_bytes());
-        }
-        fragment.extend_from_slice(format!("}},\"length\":{length}}}").as_bytes());
-        Ok(Change { place: bins::place(&path), path, fragment: Some(fragment) })
+        line::write_target(&mut line, hashes, length);
+        Ok(Change::of(line, line::ADD, &path))
     }
 
     /// A change that removes a path.
     pub fn remove(path: String) -> Result<Change> {
         check_path(&path)?;
-        Ok(Change { place: bins::place(&path), path, fragment: None })
+        Ok(Change::of(Vec::with_capacity(path.len() + 32), line::REMOVE, &path))
+    }
+
+    /// Ends a line that has all but operation and path.
+    fn of(mut line: Vec<u8>, op: &[u8], path: &str) -> Change {
+        line.extend_from_slice(op);
+        let start = line.len();
+        line.extend_from_slice(path.as_bytes());
+        line.extend_from_slice(line::END);
+        let (place, removes) = (bins::place(path), op == line::REMOVE);
+        Change { line: line.into(), path: start..start + path.len(), place, removes }
     }
 
     /// The path it is about.
     pub fn path(&self) -> &str {
-        &self.path
+        std::str::from_utf8(&self.line[self.path.clone()]).unwrap_or_default() // it is ASCII
     }
 
     /// Where the path stands in the hash space.
@@ -98,38 +107,47 @@ impl Change {
         self.place
     }
 
+    /// True for a removal.
+    pub fn removes(&self) -> bool {
+        self.removes
+    }
+
     /// The target to add as canonical JSON `{"custom"?:…,"hashes":…,"length":…}`, or `None` for a removal.
-    pub fn fragment(&self) -> Option<&[u8]> {
-        self.fragment.as_deref()
+    pub fn fragment(&self) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(self.path.start);
+        self.write_fragment(&mut out);
+        (!self.removes).then_some(out)
+    }
+
+    /// Appends [`Change::fragment`]; nothing for a removal.
+    pub fn write_fragment(&self, out: &mut Vec<u8>) {
+        if !self.removes {
+            // `custom`, `hashes` and `length` sort before `op` and `path`.
+            out.extend_from_slice(&self.line[..self.path.start - line::ADD.len()]);
+            out.push(b'}');
+        }
     }
 
     /// Appends the change as one line of canonical JSON, with its newline: how it stands in a segment.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        match &self.fragment {
-            // `custom`, `hashes` and `length` sort before `op` and `path`.
-            Some(fragment) => {
-                out.extend_from_slice(&fragment[..fragment.len() - 1]);
-                out.extend_from_slice(b",\"op\":\"add\",\"path\":\"");
-            }
-            None => out.extend_from_slice(b"{\"op\":\"remove\",\"path\":\""),
-        }
-        out.extend_from_slice(self.path.as_bytes());
-        out.extend_from_slice(b"\"}\n");
+        out.extend_from_slice(&self.line);
+        out.push(b'\n');
     }
 
     /// The length of what [`Change::write_line`] appends.
     pub fn line_len(&self) -> usize {
-        self.path.len() + self.fragment.as_ref().map_or(26, |f| f.len() + 22)
+        self.line.len() + 1
     }
 
     /// Reads a line as [`Change::write_line`] wrote it (without its newline). Anything that no intake would have
-    /// let through, or another spelling of the same change, is refused.
-    pub fn from_line(line: &[u8]) -> Result<Change> {
+    /// let through, or another spelling of the same change, is refused. What is read shares the bytes of `line`.
+    pub fn from_line(line: &Bytes) -> Result<Change> {
+        if let Some((path, removes)) = line::read(line) {
+            let place = bins::place(&String::from_utf8_lossy(&line[path.clone()]));
+            return Ok(Change { line: line.clone(), path, place, removes });
+        }
         let change = ChangeRequest::parse(line)?.validate_known()?;
-        let mut own = Vec::with_capacity(line.len() + 1);
-        change.write_line(&mut own);
-        own.pop();
-        if own != line {
+        if change.line != line {
             return Err(Error::invalid("change", "is not in canonical form"));
         }
         Ok(change)
@@ -177,11 +195,10 @@ impl Batch {
 pub fn content_digest<'a>(changes: impl Iterator<Item = &'a Change>) -> Sha256Digest {
     let mut sorted: Vec<&Change> = changes.collect();
     sorted.sort_by_key(|c| c.place);
-    let (mut hasher, mut line) = (Sha256::new(), Vec::new());
+    let mut hasher = Sha256::new();
     for change in sorted {
-        line.clear();
-        change.write_line(&mut line);
-        hasher.update(&line);
+        hasher.update(&change.line);
+        hasher.update(b"\n");
     }
     hasher.finalize().into()
 }
@@ -228,7 +245,7 @@ fn check_hashes(hashes: &BTreeMap<String, String>) -> Result<()> {
             let known = HASHES.map(|(n, _)| n).join(", ");
             return Err(Error::invalid("hashes", format!("{name:?} is not a known algorithm ({known})")));
         };
-        if digest.len() != *len || !digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if digest.len() != *len || !is_digest(digest.as_bytes()) {
             return Err(Error::invalid(
                 field(),
                 format!("must be {len} lower-case hexadecimal digits, found {digest:?}"),
@@ -236,6 +253,10 @@ fn check_hashes(hashes: &BTreeMap<String, String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_digest(digest: &[u8]) -> bool {
+    digest.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
 }
 
 #[cfg(test)]

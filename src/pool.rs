@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+/// Work on less than this is done in some 0.1 ms.
+const INLINE_BYTES: usize = 64 << 10;
+
 /// Where CPU work runs.
 #[derive(Clone)]
 pub enum Pool {
@@ -20,6 +23,11 @@ impl Pool {
     /// A pool that runs at most `width` pieces at a time.
     pub fn threads(width: usize) -> Pool {
         Pool::Threads(Arc::new(Semaphore::new(width.max(1))))
+    }
+
+    /// Runs work on so many bytes: at once when they are few, for then handing it over would take longer.
+    pub async fn run_on<T: Send + 'static>(&self, bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if bytes < INLINE_BYTES { work() } else { self.run(work).await }
     }
 
     /// Runs `work` to its end and answers its result. A panic in it goes on in the caller.

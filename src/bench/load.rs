@@ -340,9 +340,9 @@ mod tests {
                     removed += usize::from(step.rev == REMOVED);
                     continue;
                 };
-                let fragment = std::str::from_utf8(fragment).unwrap();
+                let fragment = String::from_utf8(fragment).unwrap();
                 let seen = Seen { lane: 3, number: step.number, rev: Some(step.rev) };
-                assert_eq!(read(7, change.path(), fragment), Some(seen));
+                assert_eq!(read(7, change.path(), &fragment), Some(seen));
                 let other = fragment.replace("\"length\":1", "\"length\":2");
                 assert_eq!(read(7, change.path(), &other), Some(Seen { rev: None, ..seen }));
             }

@@ -144,7 +144,7 @@ impl Run<'_> {
         let (mut last_seq, mut turn) = (None, 0);
         loop {
             let now = self.tally.borrow().now();
-            let due = pace.map_or(now, |p| self.tally.borrow().began() + p.first_s + p.every_s * f64::from(turn));
+            let mut due = pace.map_or(now, |p| self.tally.borrow().began() + p.first_s + p.every_s * f64::from(turn));
             turn += 1;
             if !self.is_on(due) {
                 return;
@@ -154,6 +154,7 @@ impl Run<'_> {
                     () = tokio::time::sleep(Duration::from_secs_f64(due - now)) => {}
                     () = self.options.stop.cancelled() => return,
                 }
+                due = self.tally.borrow().now(); // what the timer is late is not the server's
             }
             let size = self.known.left.get().min(size as u64);
             if size == 0 {

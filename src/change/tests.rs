@@ -80,7 +80,7 @@ fn a_valid_add_becomes_canonical_bytes() {
     let fragment = format!(
         "{{\"custom\":{{\"a\":\"é😀\\\"\\\\\",\"b\":[true,null,-9007199254740991]}},\"hashes\":{{\"sha256\":\"{SHA}\"}},\"length\":1}}"
     );
-    assert_eq!(std::str::from_utf8(b.changes[0].fragment().unwrap()).unwrap(), fragment);
+    assert_eq!(String::from_utf8(b.changes[0].fragment().unwrap()).unwrap(), fragment);
     let mut line = Vec::new();
     b.changes[0].write_line(&mut line);
     assert_eq!(line.len(), b.changes[0].line_len());
@@ -109,7 +109,7 @@ fn admitted_algorithms_pass() {
 proptest! {
     #[test]
     fn no_bytes_make_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Change::from_line(&bytes);
+        let _ = Change::from_line(&Bytes::copy_from_slice(&bytes));
         let _ = BatchRequest::parse(&bytes).and_then(|b| b.validate(|| "x".into(), &[]));
     }
 
@@ -125,10 +125,42 @@ proptest! {
         let mut line = Vec::new();
         change.write_line(&mut line);
         prop_assert_eq!(line.len(), change.line_len());
-        prop_assert_eq!(Change::from_line(&line[..line.len() - 1]).unwrap(), change);
+        let line = Bytes::from(line).slice(..change.line_len() - 1);
+        prop_assert_eq!(Change::from_line(&line).unwrap(), change);
         // Another spelling of the same change is refused.
-        let spaced = String::from_utf8(line[..line.len() - 1].to_vec()).unwrap().replacen(':', ": ", 1);
-        prop_assert!(Change::from_line(spaced.as_bytes()).is_err());
+        let spaced = String::from_utf8(line.to_vec()).unwrap().replacen(':', ": ", 1);
+        prop_assert!(Change::from_line(&spaced.into()).is_err());
+    }
+}
+
+/// What a JSON parser and the rules make of a line.
+fn parsed(line: &[u8]) -> Option<Change> {
+    let change = ChangeRequest::parse(line).ok()?.validate_known().ok()?;
+    (change.line == line).then_some(change)
+}
+
+proptest! {
+    #[test]
+    fn a_line_is_read_without_a_parser_only_if_one_would_read_the_same(
+        path in "[A-Za-z0-9._/+]{1,12}", length in prop_oneof![0..=20u64, Just(MAX_INTEGER), Just(MAX_INTEGER + 1)],
+        names in proptest::sample::subsequence(HASHES.to_vec(), 0..=3), remove: bool,
+        damage in proptest::option::weighted(0.7, (any::<prop::sample::Index>(), "[ -~]{0,2}", 0..3usize)),
+    ) {
+        let digest = |len| "0f".repeat(len / 2);
+        let hashes: Vec<_> = names.iter().map(|(n, len)| format!("\"{n}\":\"{}\"", digest(*len))).collect();
+        let mut line = match remove {
+            true => format!("{{\"op\":\"remove\",\"path\":\"{path}\"}}"),
+            false => format!(
+                "{{\"hashes\":{{{}}},\"length\":{length},\"op\":\"add\",\"path\":\"{path}\"}}", hashes.join(",")
+            ),
+        };
+        if let Some((at, text, cut)) = damage {
+            let at = at.index(line.len());
+            line.replace_range(at..(at + cut).min(line.len()), &text);
+        }
+        let by_parser = parsed(line.as_bytes());
+        prop_assert_eq!(line::read(line.as_bytes()).is_some(), by_parser.is_some(), "{}", line);
+        prop_assert_eq!(Change::from_line(&line.into()).ok(), by_parser);
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod changes;
 mod decode;
+mod keys;
 mod render;
 mod scout;
 pub mod state;
@@ -29,7 +30,7 @@ use crate::ledger::follower::{Entry, Mark};
 use crate::ledger::record::Commit;
 use crate::ledger::report::{FoldReport, RenderedBin};
 use crate::ledger::state::OpenCut;
-use crate::ledger::{Event, Follower, Outcome, Record, slots};
+use crate::ledger::{Event, Follower, Outcome, Record, ids, slots};
 use crate::log::{Log, Offset, Partition};
 use crate::pool::Pool;
 use crate::store::{self, Store};
@@ -44,6 +45,8 @@ use state::{BatchChanges, Passed, State};
 
 /// How many changes are written to bin state at once.
 const APPLY_CHANGES: usize = 20_000;
+/// What one of them takes, about.
+const CHANGE_BYTES: usize = 256;
 /// How many bins are rendered and signed at a time.
 const RENDERED_AHEAD: usize = 4;
 /// How many ledger records without anything for this partition the stored position may lag behind.
@@ -64,6 +67,8 @@ pub struct Parts {
     pub pool: Pool,
     /// How many bins are stored at a time.
     pub uploads: usize,
+    /// What the readers of the ledger in this process remember together.
+    pub ids: ids::Table,
     /// The seq of the ledger's last Recovery, 0 without one: none is appended while a process works on the repository.
     pub recovered: Offset,
 }
@@ -105,7 +110,8 @@ impl Outgoing {
 
 impl Fold {
     /// Goes on from bin state; `follower` must stand where the state's position is.
-    pub fn new(parts: Parts, partition: PartitionId, follower: Follower) -> Result<Fold> {
+    pub fn new(parts: Parts, partition: PartitionId, mut follower: Follower) -> Result<Fold> {
+        follower.state.ids.share(&parts.ids);
         let (layout, position) = (follower.state.layout()?, follower.state.next);
         let stored = parts.state.position(partition)?.unwrap_or(0);
         if stored != position {
@@ -237,7 +243,9 @@ impl Fold {
             let (written, dirty) = self
                 .parts
                 .pool
-                .run(move || (state.apply(partition, &work.batches, &work.mark, &mut dirty), dirty))
+                .run_on(run.changes * CHANGE_BYTES, move || {
+                    (state.apply(partition, &work.batches, &work.mark, &mut dirty), dirty)
+                })
                 .await;
             self.dirty = dirty;
             written?;
@@ -281,7 +289,9 @@ impl Fold {
         }
         let ids: Vec<String> = commit.batches.iter().map(|b| b.id.clone()).collect();
         let (layout, partition) = (self.layout, self.partition);
-        let batches = self.parts.pool.run(move || decode(&segments, &ids, &wanted, layout, partition, seq)).await;
+        let bytes = segments.iter().map(Bytes::len).sum();
+        let batches =
+            self.parts.pool.run_on(bytes, move || decode(&segments, &ids, &wanted, layout, partition, seq)).await;
         batches.map(Some).map_err(|e| e.context(format!("Commit {seq}, partition {}", self.partition)))
     }
 

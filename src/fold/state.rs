@@ -23,6 +23,7 @@ use std::sync::{PoisonError, RwLock};
 
 use rocksdb::{DB, DBCompressionType, Options, ReadOptions, WriteBatch, WriteOptions};
 
+use super::keys::{bin_key, key, meta_key, meta_value, report_key, write_member, write_target_key};
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
 use crate::change::Change;
 use crate::error::{Error, Result};
@@ -91,37 +92,6 @@ fn open_db(options: &Options, dir: &Path) -> Result<DB> {
         }
         false => db(e),
     })
-}
-
-fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut out = vec![tag];
-    parts.iter().for_each(|p| out.extend_from_slice(p));
-    out
-}
-
-fn meta_key(partition: PartitionId) -> Vec<u8> {
-    key(b'm', &[&partition.to_be_bytes()])
-}
-
-fn meta_value(mark: &Mark) -> Vec<u8> {
-    let mut value = mark.next.to_be_bytes().to_vec();
-    if let Some((seq, digest)) = &mark.last {
-        value.extend_from_slice(&seq.to_be_bytes());
-        value.extend_from_slice(digest);
-    }
-    value
-}
-
-fn report_key(partition: PartitionId) -> Vec<u8> {
-    key(b'r', &[&partition.to_be_bytes()])
-}
-
-fn bin_key(tag: u8, bin: Bin) -> Vec<u8> {
-    key(tag, &[&bin.to_be_bytes()])
-}
-
-fn target_key(bin: Bin, path: &str) -> Vec<u8> {
-    key(b't', &[&bin.to_be_bytes(), path.as_bytes()])
 }
 
 /// The options of every bin state database.
@@ -282,43 +252,41 @@ impl State {
         dirty: &mut BTreeSet<Bin>,
     ) -> Result<()> {
         let mut write = WriteBatch::default();
-        let removes = batches.iter().flat_map(|b| &b.changes).any(|c| c.fragment().is_none());
-        // What this write itself leaves at a key; needed only to tell what a removal finds.
-        let mut overlay: HashMap<Vec<u8>, bool> = HashMap::new();
-        let mut value = Vec::new();
+        let removes = batches.iter().flat_map(|b| &b.changes).any(Change::removes);
+        // What this write itself leaves at a path; needed only to tell what a removal finds.
+        let mut overlay: HashMap<&str, bool> = HashMap::new();
+        let (mut key, mut value) = (Vec::new(), Vec::new());
         let mut marked = Vec::new();
         for BatchChanges { seq, index, changes } in batches {
             let mut absent = 0u32;
             for change in changes {
                 let bin = self.layout.bin_at(change.place());
-                let key = target_key(bin, change.path());
-                match change.fragment() {
-                    Some(fragment) => {
-                        value.clear();
-                        value.extend_from_slice(&seq.to_be_bytes());
-                        value.extend_from_slice(fragment);
-                        write.put(&key, &value);
+                key.clear();
+                write_target_key(bin, change.path(), &mut key);
+                if change.removes() {
+                    let there = match overlay.get(change.path()) {
+                        Some(there) => *there,
+                        None => self.with(|d| Ok(d.get_pinned(&key).map_err(db)?.is_some()))?,
+                    };
+                    if !there {
+                        let place = [
+                            &partition.to_be_bytes()[..],
+                            &seq.to_be_bytes(),
+                            &index.to_be_bytes(),
+                            &absent.to_be_bytes(),
+                        ];
+                        write.put(super::keys::key(b'a', &place), change.path());
+                        absent += 1;
                     }
-                    None => {
-                        let there = match overlay.get(&key) {
-                            Some(there) => *there,
-                            None => self.with(|d| Ok(d.get_pinned(&key).map_err(db)?.is_some()))?,
-                        };
-                        if !there {
-                            let place = [
-                                &partition.to_be_bytes()[..],
-                                &seq.to_be_bytes(),
-                                &index.to_be_bytes(),
-                                &absent.to_be_bytes(),
-                            ];
-                            write.put(self::key(b'a', &place), change.path());
-                            absent += 1;
-                        }
-                        write.delete(&key);
-                    }
+                    write.delete(&key);
+                } else {
+                    value.clear();
+                    value.extend_from_slice(&seq.to_be_bytes());
+                    change.write_fragment(&mut value);
+                    write.put(&key, &value);
                 }
                 if removes {
-                    overlay.insert(key, change.fragment().is_some());
+                    overlay.insert(change.path(), !change.removes());
                 }
                 if !dirty.contains(&bin) {
                     dirty.insert(bin);
@@ -365,13 +333,7 @@ impl State {
             let (Some(path), Some(fragment)) = (key.get(5..), value.get(8..)) else {
                 return Err(Error::corrupt("bin state: a target does not parse"));
             };
-            if count > 0 {
-                out.push(b',');
-            }
-            out.push(b'"');
-            out.extend_from_slice(path);
-            out.extend_from_slice(b"\":");
-            out.extend_from_slice(fragment);
+            write_member(path, fragment, out);
             count += 1;
             Ok(())
         })?;
@@ -394,16 +356,17 @@ impl State {
 
     /// Takes a bin's content as its published state, in a partition that was reset.
     pub fn load_bin(&self, loaded: &LoadedBin) -> Result<()> {
-        let mut write = WriteBatch::default();
+        let (mut write, mut content) = (WriteBatch::default(), Vec::new());
+        let (mut key, mut value) = (Vec::new(), Vec::new());
         for (path, fragment) in &loaded.targets {
-            let mut value = loaded.seq.to_be_bytes().to_vec();
+            key.clear();
+            write_target_key(loaded.bin, path, &mut key);
+            value.clear();
+            value.extend_from_slice(&loaded.seq.to_be_bytes());
             value.extend_from_slice(fragment.as_bytes());
-            write.put(target_key(loaded.bin, path), value);
+            write.put(&key, &value);
+            write_member(path.as_bytes(), fragment.as_bytes(), &mut content);
         }
-        self.write(write)?;
-        let mut content = Vec::new();
-        self.content(loaded.bin, &mut content)?;
-        let mut write = WriteBatch::default();
         write.put(bin_key(b'p', loaded.bin), sha256(&content));
         self.write(write)
     }

@@ -20,7 +20,7 @@ use crate::compact::Published;
 use crate::error::{Error, Kind, Result};
 use crate::intake::Receipt;
 use crate::ledger::ids::Seen;
-use crate::query::{BatchAnswer, BatchState, INLINE_BYTES};
+use crate::query::{BatchAnswer, BatchState};
 
 /// Publishes a batch of changes: all or nothing, and visible in one snapshot.
 ///
@@ -90,9 +90,9 @@ async fn submit(app: &App, whole: Whole) -> Result<Submitted> {
         drop(whole);
         batch
     };
-    let batch: Batch = if size < INLINE_BYTES { read()? } else { app.pool.run(read).await? };
+    let batch: Batch = app.pool.run_on(size, read).await?;
     let id = batch.id.clone();
-    let removes = batch.changes.iter().any(|c| c.fragment().is_none()).then_some(batch.digest);
+    let removes = batch.changes.iter().any(|c| c.removes()).then_some(batch.digest);
     let decided = tokio::time::timeout(app.options.wait, app.intake.submit(batch));
     let receipt = decided.await.unwrap_or_else(|_| {
         Err(Error::indeterminate(format!("batch {id:?} is accepted but not yet committed: try again with the same id")))

@@ -78,6 +78,7 @@ pub async fn fly(
     segment_bytes: usize,
     group: Vec<Queued>,
 ) -> Result<Offset> {
+    let bytes = group.iter().map(|q| q.batch.bytes).sum();
     let cutting = move || {
         let split = |q: Queued| (q.batch, (q.basis, q.inbox, q.room));
         let (batches, rest): (Vec<Batch>, Vec<_>) = group.into_iter().map(split).unzip();
@@ -92,7 +93,7 @@ pub async fn fly(
         });
         (segments, digests, refs.collect::<Vec<_>>(), rest)
     };
-    let (segments, digests, batches, _room) = pool.run(cutting).await;
+    let (segments, digests, batches, _room) = pool.run_on(bytes, cutting).await;
     let append = |(partition, bytes): (PartitionId, Bytes)| append(&*log, Partition::Changes(partition), bytes);
     let places: Vec<PartitionId> = segments.iter().map(|(p, _)| *p).collect();
     let offsets = try_join_all(segments.into_iter().map(append)).await.map_err(|e| match e.kind {

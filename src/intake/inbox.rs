@@ -32,7 +32,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 
 use super::group::{self, Queued};
+use super::pace::Pace;
 use crate::bins::PartitionId;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{Event, Follower, MAX_SEGMENT_BYTES, Outcome, Record, State};
 use crate::log::{self, Log, Offset, Partition};
@@ -43,8 +45,6 @@ use record::{Item, check_basis};
 
 /// How many bytes of records are read at once; in memory small batches are many times as large.
 const READ_BYTES: usize = 1 << 20;
-/// How many bytes of records are parsed where they are read; more go to the pool.
-const INLINE_BYTES: usize = 16 << 10;
 
 /// How many partitions an inbox may have. The ledger knows partition `p` of the `g`th inbox of a repository as
 /// `g` × this + `p`, so that one made anew begins at offset 0 without anything counting as sequenced.
@@ -91,6 +91,7 @@ pub struct Inbox {
     /// Who is first at the next step: none waits for ever.
     turn: PartitionId,
     segment_bytes: usize,
+    pace: Pace,
 }
 
 impl Inbox {
@@ -107,12 +108,18 @@ impl Inbox {
             next_number: 0,
             turn: 0,
             segment_bytes: MAX_SEGMENT_BYTES,
+            pace: Pace::default(),
         })
     }
 
     /// Cuts segments at another size than [`MAX_SEGMENT_BYTES`]: for tests, which have small batches.
     pub fn with_segment_bytes(self, segment_bytes: usize) -> Inbox {
         Inbox { segment_bytes, ..self }
+    }
+
+    /// Holds batches back while cuts are slow, by this clock: see [`super::pace`].
+    pub fn paced(self, clock: Arc<dyn Clock>) -> Inbox {
+        Inbox { pace: Pace::by(clock), ..self }
     }
 
     /// One bounded piece of work: reads the ledger, and moves every partition on by a step. Never waits for an append.
@@ -183,6 +190,7 @@ impl Inbox {
         let mut worked = false;
         while let Some(entry) = self.follower.next().await? {
             worked = true;
+            self.pace.read(&entry);
             let (Record::Commit(commit), Event::Commit(outcomes)) = (&entry.record, &entry.event) else { continue };
             for (batch, outcome) in commit.batches.iter().zip(outcomes) {
                 if let (Some((partition, offset)), Outcome::Conflict { first }) = (batch.inbox, outcome)
@@ -271,6 +279,9 @@ impl Inbox {
         if line.sent.is_some_and(|seq| state.next <= seq) {
             return Ok(false); // its Commit has not been read yet
         }
+        if !self.pace.admits() {
+            return Ok(false);
+        }
         let queued =
             |item: &Item| Queued { batch: item.batch.clone(), basis: item.basis, inbox: Some(item.place), room: None };
         let group = line.chunk.iter().map(queued).collect();
@@ -308,7 +319,7 @@ impl Inbox {
         let extra_hashes = self.parts.extra_hashes.clone();
         let parse =
             move || -> Vec<_> { records.iter().map(|record| Item::read(named, record, &extra_hashes)).collect() };
-        let parsed = if size < INLINE_BYTES { parse() } else { self.parts.pool.run(parse).await };
+        let parsed = self.parts.pool.run_on(size, parse).await;
         let state = &self.follower.state;
         let ahead = |item: &Item| item.batch.basis.is_some_and(|basis| basis > state.basis());
         let end = match parsed.iter().flatten().any(ahead) {

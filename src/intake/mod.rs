@@ -12,6 +12,7 @@
 
 mod group;
 pub mod inbox;
+mod pace;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::bins::{Layout, Sha256Digest};
 use crate::change::Batch;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::ledger::ids::Seen;
 use crate::ledger::{Event, Follower, MAX_SEGMENT_BYTES, Outcome, Record, State};
@@ -31,6 +33,7 @@ use crate::log::{Log, Offset};
 use crate::pool::Pool;
 
 use group::{Group, Queued};
+use pace::Pace;
 use waiting::Waiting;
 
 /// How many groups are in flight at a time, unless configured otherwise.
@@ -134,6 +137,7 @@ pub struct Intake {
     next_group: u64,
     max_groups: usize,
     segment_bytes: usize,
+    pace: Pace,
     drain: Option<Vec<oneshot::Sender<()>>>,
 }
 
@@ -163,6 +167,7 @@ impl Intake {
             next_group: 0,
             max_groups: max_groups.max(1),
             segment_bytes: MAX_SEGMENT_BYTES,
+            pace: Pace::default(),
             drain: None,
         };
         Ok((intake, Handle { messages: sender, room: Arc::new(Semaphore::new(queue_bytes)), queue_bytes }))
@@ -171,6 +176,11 @@ impl Intake {
     /// Cuts segments at another size than [`MAX_SEGMENT_BYTES`]: for tests, which have small batches.
     pub fn with_segment_bytes(self, segment_bytes: usize) -> Intake {
         Intake { segment_bytes, ..self }
+    }
+
+    /// Holds batches back while cuts are slow, by this clock: see [`pace`].
+    pub fn paced(self, clock: Arc<dyn Clock>) -> Intake {
+        Intake { pace: Pace::by(clock), ..self }
     }
 
     /// The state after the last record read.
@@ -273,6 +283,7 @@ impl Intake {
         let mut worked = false;
         while let Some(entry) = self.follower.next().await? {
             worked = true;
+            self.pace.read(&entry);
             let (Record::Commit(commit), Event::Commit(outcomes)) = (&entry.record, &entry.event) else { continue };
             let state = &self.follower.state;
             for (batch, outcome) in commit.batches.iter().zip(outcomes) {
@@ -298,7 +309,8 @@ impl Intake {
     /// Sends groups on their way while there is room in flight.
     async fn depart(&mut self) -> Result<bool> {
         let mut worked = false;
-        while !self.queue.is_empty() && self.flights.len() < self.max_groups {
+        let admits = self.drain.is_some() || self.pace.admits();
+        while admits && !self.queue.is_empty() && self.flights.len() < self.max_groups {
             let group = group::take(&mut self.queue);
             let batches = group.iter().map(|q| (q.batch.id.clone(), q.batch.digest)).collect();
             let id = self.next_group;

@@ -100,7 +100,7 @@ pub fn restore(seq: Offset, recovery: &Recovery, state: &Bytes, ids: &Bytes) -> 
     let mut remembered = Ids::default();
     remembered.read_lines(ids)?;
     let floor = saved.floor.max(seq.saturating_sub(saved.settings.horizon));
-    remembered.forget_below(floor);
+    remembered.stand_at(seq + 1, floor);
     Ok(State {
         next: seq + 1,
         layout: Some(layout),

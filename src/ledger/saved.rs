@@ -218,7 +218,7 @@ impl Saved {
             state.ids.read_lines(bytes)?;
         }
         state.chunks.pop(); // its own: named by the Checkpoint that is still to come
-        state.ids.forget_below(state.floor);
+        state.ids.stand_at(state.next, state.floor);
         state.open = Some(OpenCut {
             n: self.cut.n,
             seq: self.cut.seq,

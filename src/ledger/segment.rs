@@ -57,17 +57,21 @@ pub struct Segment {
 
 impl Segment {
     /// Reads a segment. An error means that no intake wrote it.
-    pub fn decode(bytes: &[u8]) -> Result<Segment> {
+    pub fn decode(bytes: &Bytes) -> Result<Segment> {
         let corrupt = |why: &str| Error::corrupt(format!("not a segment: {why}"));
+        if bytes.last() != Some(&b'\n') {
+            return Err(corrupt("does not end with a newline"));
+        }
+        let mut start = 0;
         let mut lines =
-            bytes.strip_suffix(b"\n").ok_or_else(|| corrupt("does not end with a newline"))?.split(|b| *b == b'\n');
-        let HeaderRecord::Segment(header) = decode(lines.next().unwrap_or_default(), &["segment"])?;
+            memchr::memchr_iter(b'\n', bytes).map(|end| bytes.slice(std::mem::replace(&mut start, end + 1)..end));
+        let HeaderRecord::Segment(header) = decode(&lines.next().unwrap_or_default(), &["segment"])?;
         let mut parts = Vec::with_capacity(header.batches.len());
         for part in header.batches {
             let mut changes = Vec::with_capacity((part.count as usize).min(bytes.len() / 16));
             for _ in 0..part.count {
                 let line = lines.next().ok_or_else(|| corrupt("has fewer changes than its header says"))?;
-                changes.push(Change::from_line(line).map_err(|e| corrupt(&e.to_string()))?);
+                changes.push(Change::from_line(&line).map_err(|e| corrupt(&e.to_string()))?);
             }
             parts.push((part, changes));
         }

@@ -181,7 +181,7 @@ impl State {
         }
         self.next = seq + 1;
         self.floor = self.floor.max(seq.saturating_sub(self.settings.horizon));
-        self.ids.forget_below(self.floor);
+        self.ids.stand_at(seq, self.floor);
         let floor = self.floor;
         self.chunks.retain(|c| c.upto >= floor);
         if self.layout.is_none() && !matches!(record, Record::Format(_)) {

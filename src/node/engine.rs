@@ -21,7 +21,7 @@ use crate::fold::state::State as BinState;
 use crate::http::Health;
 use crate::intake::inbox::{self, Inbox};
 use crate::intake::{self, Intake};
-use crate::ledger::State;
+use crate::ledger::{State, ids};
 use crate::log::{self, Log, Membership, Offset, Partition};
 use crate::pool::Pool;
 use crate::store::Store;
@@ -118,6 +118,12 @@ impl Engine {
         let stop = CancellationToken::new();
         let progress = Arc::new(Progress::default());
         let hurry = Arc::new(AtomicU64::new(parts.min_cut_interval_ms));
+        let ids = ids::Table::default();
+        let state = || {
+            let mut state = start.clone();
+            state.ids.share(&ids);
+            state
+        };
         let fold_parts = fold::Parts {
             log: parts.log.clone(),
             store: parts.store.clone(),
@@ -125,6 +131,7 @@ impl Engine {
             keys: parts.keys.clone(),
             pool: parts.pool.clone(),
             uploads: parts.uploads,
+            ids: ids.clone(),
             recovered: start.recovered,
         };
         let compact_parts = compact::Parts {
@@ -139,7 +146,8 @@ impl Engine {
             published: Arc::new(published),
         };
         let (intake, handle) =
-            Intake::new(parts.log.clone(), parts.pool.clone(), start.clone(), parts.groups, parts.queue_bytes).await?;
+            Intake::new(parts.log.clone(), parts.pool.clone(), state(), parts.groups, parts.queue_bytes).await?;
+        let intake = intake.paced(parts.clock.clone());
         let inbox = match parts.inbox.clone() {
             Some(source) => {
                 let (log, pool) = (parts.log.clone(), parts.pool.clone());
@@ -151,11 +159,11 @@ impl Engine {
                     lines: parts.groups,
                     generation: parts.inbox_generation,
                 };
-                Some(Inbox::new(inbox, start.clone()).await?)
+                Some(Inbox::new(inbox, state()).await?.paced(parts.clock.clone()))
             }
             None => None,
         };
-        let compactor = Compactor::new(compact_parts, start).await?;
+        let compactor = Compactor::new(compact_parts, state()).await?;
         let mut tasks = Vec::new();
         let mut spawn = |name: String, task: futures::future::BoxFuture<'static, Result<()>>| {
             let (fatal, stop) = (fatal.clone(), stop.clone());

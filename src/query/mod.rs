@@ -39,8 +39,6 @@ use crate::tuf::root::Root;
 
 /// How much of a topic is read at once, in bytes.
 const READ_BYTES: usize = 256 << 10;
-/// From this size on bytes are parsed on the pool.
-pub const INLINE_BYTES: usize = 64 << 10;
 
 /// See the module.
 pub struct Query {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use super::{BatchAnswer, BatchState, INLINE_BYTES, Query, READ_BYTES};
+use super::{BatchAnswer, BatchState, Query, READ_BYTES};
 use crate::bins::PartitionId;
 use crate::compact::Published;
 use crate::error::{Error, Kind, Result};
@@ -196,7 +196,7 @@ impl Query {
             for r in records {
                 let size = r.payload.len();
                 let decode = move || FoldReport::decode(&r.payload);
-                let report = if size < INLINE_BYTES { decode() } else { self.pool.run(decode).await };
+                let report = self.pool.run_on(size, decode).await;
                 let report = match report {
                     Ok(report) => report,
                     Err(e) if e.kind == Kind::Unsupported => return Err(e),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::receipts::lock;
-use super::{INLINE_BYTES, Query, RouteAnswer, TargetAnswer};
+use super::{Query, RouteAnswer, TargetAnswer};
 use crate::bins::{Sha256Digest, sha256};
 use crate::change::check_path;
 use crate::error::{Error, Result};
@@ -92,7 +92,7 @@ impl Query {
             let entry = serde_json::from_str(bin.targets[at].1);
             entry.map(Some).map_err(|e| Error::corrupt(format!("target {wanted:?}: {e}")))
         };
-        let entry = if size < INLINE_BYTES { find() } else { self.pool.run(find).await };
+        let entry = self.pool.run_on(size, find).await;
         let entry = entry.map_err(|e| e.context(format!("object {name}")))?;
         let Some(Entry { length, hashes, custom }) = entry else { return Ok(None) };
         Ok(Some(TargetAnswer { path: path.to_owned(), length, hashes, custom, bin, version, checkpoint: n }))

@@ -215,7 +215,7 @@ pub async fn are_published(
         let targets: HashMap<_, _> = parse::parse_bin(envelope.signed)?.targets.into_iter().collect();
         for ((path, i), change) in changes {
             let there = targets.get(path).map(|fragment| fragment.as_bytes());
-            published[i] &= there == change.fragment();
+            published[i] &= there == change.fragment().as_deref();
         }
     }
     Ok(published)

@@ -17,7 +17,7 @@ use tuflog::fold::state::{Durability, State as BinState};
 use tuflog::fold::{self, Fold};
 use tuflog::intake::inbox::{self, Inbox};
 use tuflog::intake::{Handle, Intake};
-use tuflog::ledger::State;
+use tuflog::ledger::{State, ids};
 use tuflog::log::Log;
 use tuflog::log::memory::MemoryLog;
 use tuflog::pool::Pool;
@@ -182,6 +182,15 @@ pub struct Ground {
     pub layout: Layout,
     pub segment_bytes: usize,
     pub time: Arc<AtomicU64>,
+    /// What all readers of the ledger remember together, as if they were of one process.
+    pub ids: ids::Table,
+}
+
+/// The ledger state that an actor begins with: of the last checkpoint, or none.
+async fn begin(log: &dyn Log, store: &dyn Store, genesis: bool, ids: &ids::Table) -> Result<State> {
+    let mut state = if genesis { State::default() } else { recover::start(log, store).await? };
+    state.ids.share(ids);
+    Ok(state)
 }
 
 impl Ground {
@@ -197,8 +206,9 @@ impl Ground {
     pub fn intake(&self, gate: &Arc<Gate>, genesis: bool, groups: usize) -> LocalBoxFuture<'static, Result<Actor>> {
         let (log, store, segment_bytes) = (self.log(gate), self.store(gate), self.segment_bytes);
         let queue_bytes = self.dice.of(&[3_000, 1 << 20]);
+        let ids = self.ids.clone();
         Box::pin(async move {
-            let state = if genesis { State::default() } else { recover::start(&*log, &*store).await? };
+            let state = begin(&*log, &*store, genesis, &ids).await?;
             let (intake, handle) = Intake::new(log, Pool::Inline, state, groups, queue_bytes).await?;
             Ok(Actor::Intake(Box::new(intake.with_segment_bytes(segment_bytes)), handle))
         })
@@ -214,9 +224,10 @@ impl Ground {
     ) -> LocalBoxFuture<'static, Result<Actor>> {
         let (log, store, segment_bytes) = (self.log(gate), self.store(gate), self.segment_bytes);
         let lines = self.dice.of(&[1, 2, 4]);
+        let ids = self.ids.clone();
         let source = Arc::new(Desk { log: self.log.clone(), gate: gate.clone(), told, owned });
         Box::pin(async move {
-            let state = if genesis { State::default() } else { recover::start(&*log, &*store).await? };
+            let state = begin(&*log, &*store, genesis, &ids).await?;
             let parts =
                 inbox::Parts { log, source, pool: Pool::Inline, extra_hashes: Arc::default(), lines, generation: 0 };
             Ok(Actor::Inbox(Box::new(Inbox::new(parts, state).await?.with_segment_bytes(segment_bytes))))
@@ -243,9 +254,10 @@ impl Ground {
             acts: true,
             published,
         };
+        let ids = self.ids.clone();
         Box::pin(async move {
             let (log, store) = (parts.log.clone(), parts.store.clone());
-            let state = if genesis { State::default() } else { recover::start(&*log, &*store).await? };
+            let state = begin(&*log, &*store, genesis, &ids).await?;
             Ok(Actor::Compactor(Box::new(Compactor::new(parts, state).await?)))
         })
     }
@@ -261,7 +273,8 @@ impl Ground {
     ) -> LocalBoxFuture<'static, Result<Actor>> {
         let (log, store) = (self.log(gate), self.store(gate));
         let uploads = self.dice.of(&[1, 3]);
-        let parts = fold::Parts { log, store, state, keys, pool: Pool::Inline, uploads, recovered: 0 };
+        let parts =
+            fold::Parts { log, store, state, keys, pool: Pool::Inline, uploads, ids: self.ids.clone(), recovered: 0 };
         Box::pin(async move { Ok(Actor::Fold(Box::new(recover::fold(parts, partition, source).await?))) })
     }
 }

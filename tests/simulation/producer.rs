@@ -60,7 +60,7 @@ fn line(path: &str, target: &Option<String>) -> String {
 
 fn change(path: &str, target: &Option<String>) -> Change {
     let text = line(path, target);
-    Change::from_line(text.trim_end().as_bytes()).expect("producers write valid changes")
+    Change::from_line(&text.trim_end().to_owned().into()).expect("producers write valid changes")
 }
 
 /// Some changes; few paths and few values, so that they meet and undo each other.

@@ -71,7 +71,8 @@ impl World {
         log.set_faults(Faults { percent, gap_percent, lag_percent, outage_percent: percent / 6 });
         dice.set_faults(u64::from(percent));
         let segment_bytes = dice.of(&[1, 400, 1 << 19]);
-        let ground = Ground { dice: dice.clone(), log, disk, layout, segment_bytes, time };
+        let ids = Default::default();
+        let ground = Ground { dice: dice.clone(), log, disk, layout, segment_bytes, time, ids };
         let (intakes, workers, compactors) = (1 + dice.index(3), 1 + dice.index(3), 1 + dice.index(3));
         let clock = |_| Arc::new(Skewed { world: ground.time.clone(), skew: AtomicI64::new(0) });
         let (readers, partitions) = (1 + dice.index(3), checker.mail.partitions);

@@ -252,11 +252,11 @@ fn old_bytes_are_read_and_written_again_as_they_were() {
             "ledger-ids.txt" => {
                 let mut ids = Ids::default();
                 ids.read_lines(&old).unwrap();
-                assert_eq!((ids.lines_from(0), ids.len()), (old, 2));
+                assert_eq!(ids.lines_from(0), old);
             }
             "ledger-state.json" => drop(Saved::decode(&old).unwrap()),
             "fold-report.json" => assert_eq!(FoldReport::decode(&old).unwrap().encode()[0], old),
-            n if n.starts_with("segment") => drop(Segment::decode(&old).unwrap()),
+            n if n.starts_with("segment") => drop(Segment::decode(&old.into()).unwrap()),
             _ => assert_eq!(Record::decode(&old).unwrap().encode(), old),
         }
     }
@@ -346,7 +346,8 @@ fn a_group_is_cut_into_segments_that_hold_every_change_once_and_in_order() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_the_readers_of_records_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
-        let _ = (Record::decode(&bytes), FoldReport::decode(&bytes), Segment::decode(&bytes), Saved::decode(&bytes));
+        let _ = (Record::decode(&bytes), FoldReport::decode(&bytes), Saved::decode(&bytes));
+        let _ = Segment::decode(&bytes.clone().into());
         let _ = Ids::default().read_lines(&bytes);
     }
 
@@ -356,7 +357,7 @@ proptest::proptest! {
         let mut bytes = samples[which % samples.len()].1.clone();
         let at = at % bytes.len();
         if cut { bytes.truncate(at) } else { bytes[at] = with }
-        let _ = (Record::decode(&bytes), FoldReport::decode(&bytes), Segment::decode(&bytes));
+        let _ = (Record::decode(&bytes), FoldReport::decode(&bytes), Segment::decode(&bytes.clone().into()));
         if let Ok(saved) = Saved::decode(&bytes) {
             let _ = saved.restore(&[bytes.clone().into()]);
         }

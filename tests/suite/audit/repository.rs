@@ -110,6 +110,7 @@ impl Repository {
                 keys: keys2,
                 pool: Pool::Inline,
                 uploads: 3,
+                ids: Default::default(),
                 recovered: 0,
             };
             let mut folds = Vec::new();
