@@ -1,21 +1,21 @@
 //! The store in a local directory.
 //!
-//! It owns the step from *created* to *durable*. An object is written to a temporary file, then linked under its
+//! It owns the step from *created* to *durable*. An object is written to a temporary file, then renamed to its
 //! name, which fails if the name is taken: so it is created once, and nobody ever sees a part of it. But it is
-//! linked below `.new/` first, and enters its place only in [`Store::sync`], after its bytes are on the disk:
+//! renamed to below `.new/` first, and enters its place only in [`Store::sync`], after its bytes are on the disk:
 //!
 //! ```text
-//!   .tmp/17-3 ──link──► .new/metadata/7.bins-0a.json ──fsync, link, fsync of the directories──► metadata/7.bins-0a.json
-//!   being written       created: readable                                                      durable
+//!   .tmp/17-3 ──rename──► .new/metadata/7.bins-0a.json ──fsync, rename, fsync of directories──► metadata/7.bins-0a.json
+//!   being written         created: readable                                                    durable
 //! ```
 //!
-//! For a name can reach the disk before the bytes do: on ext4 or XFS, an object linked straight into its place
+//! For a name can reach the disk before the bytes do: on ext4 or XFS, an object put straight into its place
 //! could be there after a power loss, empty, under a name that must never change its content. This way everything
 //! in place is whole, and what is below `.new/` when nobody has the store open is forgotten, as the contract allows.
 //!
 //! # What is assumed of the medium
 //!
-//! A POSIX file system with hard links and `flock`; what was synced stays. When a sync fails nobody knows what is
+//! A POSIX file system with hard links (or Linux' `RENAME_NOREPLACE`) and `flock`; what was synced stays. When a sync fails nobody knows what is
 //! on the disk: the store is failed from then on, answers `Corrupt`, and the process is meant to end. A full disk
 //! is found when a file is written, and answers `Unavailable`. Several processes may have one store open.
 //!
@@ -24,6 +24,7 @@
 //! (commands, the simulator) all of them run where they are polled.
 
 mod disk;
+mod files;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The blocking half of the local store: its directories, and the order of the system calls.
 //!
-//! Between processes, three things are settled by the file system: who creates an object (`link` fails if the name
+//! Between processes, three things are settled by the file system: who creates an object (the rename fails if the name
 //! is there), who moves the pointer (`flock` on `.lock`), and who may forget what a crash left (`flock` on `.open`,
 //! held shared by everybody who has the store open).
 
@@ -15,8 +15,9 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock, statvfs, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::files::{empty, lock_file, make_parents, move_to_free, open, read, walk};
 use crate::error::{Error, Result};
-use crate::store::{Created, POINTER, check_creatable, check_name, is_part};
+use crate::store::{Created, POINTER, check_creatable, check_name};
 
 /// From so many objects on, the file system is synced once instead of each file. On a quiet disk that is cheaper from
 /// two files on; but it also writes what others left dirty, and beside 16 MB of that it is cheaper from 50 files on.
@@ -88,22 +89,21 @@ impl Disk {
         let (place, new) = (self.place(name), self.unsynced(name));
         let same = |there: Bytes| if there == bytes { Created::Same } else { Created::Other(there) };
         let failed = |e: io::Error| problem(&e, &format!("cannot create object {name}"));
-        if let Some(there) = self.get(name)? {
+        if let Some(there) = read(&place).map_err(failed)? {
             return Ok(same(there));
         }
         let (mut file, temporary) = self.temporary().map_err(failed)?;
         file.write_all(&bytes).map_err(failed)?;
         drop(file);
         for _ in 0..RETRIES {
-            match fs::hard_link(&temporary.0, &new) {
-                // Unless somebody created it and synced it just before: then that one is in place, and counts.
-                Ok(()) => match read(&place).map_err(failed)? {
-                    None => return Ok(Created::New),
-                    Some(there) => {
-                        let _ = fs::remove_file(&new); // it only takes room
-                        return Ok(same(there));
-                    }
-                },
+            match move_to_free(&temporary.0, &new) {
+                Ok(()) => {
+                    temporary.moved();
+                    // Unless somebody created it and synced it just before: then that one is in place, and counts.
+                    let Some(there) = read(&place).map_err(failed)? else { return Ok(Created::New) };
+                    let _ = fs::remove_file(&new); // it only takes room
+                    return Ok(same(there));
+                }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                     if let Some(there) = self.get(name)? {
                         return Ok(same(there));
@@ -150,9 +150,12 @@ impl Disk {
         let failed = |e: io::Error| problem(&e, &format!("cannot put object {name} in place"));
         let new = self.unsynced(name);
         for _ in 0..RETRIES {
-            match fs::hard_link(&new, place) {
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            match move_to_free(&new, place) {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                    let _ = fs::remove_file(&new); // or it is forgotten at the next open
+                    return Ok(());
+                }
                 Err(_) if place.exists() => return Ok(()), // the usual case of an object that was synced before
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     if !new.exists() && !place.exists() {
@@ -163,8 +166,6 @@ impl Disk {
                 }
                 Err(e) => return Err(failed(e)),
             }
-            let _ = fs::remove_file(&new); // or it is forgotten at the next open
-            return Ok(());
         }
         Err(Error::unavailable(format!("object {name} is not at rest")))
     }
@@ -213,6 +214,7 @@ impl Disk {
         make_parents(&place).map_err(failed)?;
         let folders = self.folders([POINTER])?; // before the rename: behind it, nothing may fail but the sync
         fs::rename(&temporary.0, &place).map_err(failed)?;
+        temporary.moved();
         self.sync_folders(&folders)?;
         Ok(true)
     }
@@ -313,12 +315,20 @@ impl Object {
     }
 }
 
-/// Removes the file when it is done with, whether it was linked or not.
+/// Removes the file when it is done with, unless it was moved.
 struct Temporary(PathBuf);
+
+impl Temporary {
+    fn moved(mut self) {
+        self.0.clear();
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0); // renamed, or removed at the next open
+        if !self.0.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.0); // or it is removed at the next open
+        }
     }
 }
 
@@ -342,61 +352,6 @@ fn problem(e: &io::Error, doing: &str) -> Error {
     }
 }
 
-fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-fn read(path: &Path) -> io::Result<Option<Bytes>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes.into())),
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).open(path)
-}
-
-fn make_parents(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
-}
-
-/// Removes all that is in `dir`.
-fn empty(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
-    }
-    Ok(())
-}
-
-/// Adds the names of the objects below `base`/`folder` that begin with `prefix`.
-fn walk(base: &Path, folder: &str, prefix: &str, names: &mut BTreeSet<String>) -> io::Result<()> {
-    let entries = match fs::read_dir(base.join(folder)) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let Some(part) = entry.file_name().to_str().filter(|part| is_part(part)).map(str::to_owned) else { continue };
-        let name = format!("{folder}{part}");
-        if entry.file_type()?.is_dir() {
-            let folder = format!("{name}/");
-            if folder.starts_with(prefix) || prefix.starts_with(&folder) {
-                walk(base, &folder, prefix, names)?;
-            }
-        } else if name.starts_with(prefix) {
-            names.insert(name);
-        }
-    }
-    Ok(())
 }
