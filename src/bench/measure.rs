@@ -138,7 +138,7 @@ impl Tally {
         self.now_committed.saturating_record(us);
     }
 
-    /// A producer has been told that everything up to `seq` is published, in `checkpoint`.
+    /// The server has said that everything up to `seq` is published, in `checkpoint`.
     pub fn published(&mut self, seq: u64, checkpoint: Option<u64>) {
         let now = self.now();
         if checkpoint.is_some_and(|n| n > self.newest_checkpoint) {

@@ -46,6 +46,8 @@ use crate::pool::Pool;
 
 /// How long everything may take to become visible after the load.
 const SETTLE: Duration = Duration::from_secs(300);
+/// How often the server's status is looked at.
+const STATUS: Duration = Duration::from_millis(50);
 /// How often the processes are looked at.
 const SAMPLE: Duration = Duration::from_millis(200);
 /// How many of those make a second.
@@ -150,7 +152,7 @@ pub async fn run(options: &Options, show: impl Fn(Progress)) -> Result<Report> {
         settled_s.set(run.tally.borrow().now() - run.tally.borrow().began()); // the readers finish their looks after it
         run.over.cancel();
     };
-    futures::join!(loading, read_all(&run, &fetch, &pool), watch.run(&run, &show));
+    futures::join!(loading, read_all(&run, &fetch, &pool), watch.run(&run, &show), run.follow_published());
     let settled_s = settled_s.get();
     let (after, last) = (watch.usages(), checkpoint(&run).await?);
     let store_bytes = stored.zip(self::stored(&fetch).await).map(|(before, after)| after.saturating_sub(before));
@@ -215,6 +217,23 @@ fn described(options: &Options, run: &str, status: &StatusAnswer) -> LoadReport 
         skew: options.skew.to_string(),
         wait: options.wait.name().into(),
         targets: options.targets,
+    }
+}
+
+impl Run<'_> {
+    /// Notes how far the server says that it has published, until the load is over; what it says the readers hold it to.
+    async fn follow_published(&self) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(STATUS) => {}
+                () = self.over.cancelled() => return,
+            }
+            let Some(status) = self.client(0).glance("v1/status").await else { continue };
+            let Ok(StatusAnswer { published: Some(published), .. }) = serde_json::from_value(status) else { continue };
+            if let Some(seq) = published.seq.checked_sub(1) {
+                self.tally.borrow_mut().published(seq, Some(published.checkpoint));
+            }
+        }
     }
 }
 

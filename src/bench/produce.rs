@@ -91,6 +91,9 @@ impl Known {
     }
 }
 
+/// How late a timer may be by itself, in seconds.
+const TIMER_S: f64 = 0.002;
+
 impl Run<'_> {
     /// Adds targets before the load: each lane gets its share.
     pub async fn fill(&self, progress: impl Fn(u64)) {
@@ -154,7 +157,7 @@ impl Run<'_> {
                     () = tokio::time::sleep(Duration::from_secs_f64(due - now)) => {}
                     () = self.options.stop.cancelled() => return,
                 }
-                due = self.tally.borrow().now(); // what the timer is late is not the server's
+                due = self.tally.borrow().now().min(due + TIMER_S); // so much late is the timer's doing, not the server's
             }
             let size = self.known.left.get().min(size as u64);
             if size == 0 {

@@ -35,8 +35,8 @@ pub struct Report {
     /// From a POST (with a rate, from when it was due) to its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<Latency>,
-    /// From a POST (with a rate, from when it was due) to the first moment that a producer is told of a checkpoint that
-    /// holds it.
+    /// From a POST (with a rate, from when it was due) to the first moment that a producer, or the server's status,
+    /// tells of a checkpoint that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visible: Option<Latency>,
     /// Checkpoints published from the first POST until everything was visible.
@@ -188,7 +188,7 @@ pub struct Second {
     pub committed: u64,
     /// Changes that became visible in it.
     pub published: u64,
-    /// Moments in it at which a producer was told of a new checkpoint.
+    /// New checkpoints told of in it.
     pub checkpoints: u64,
     /// Of the batches acknowledged in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

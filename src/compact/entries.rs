@@ -1,6 +1,6 @@
-//! The snapshot's entries, kept rendered: a cut replaces the digits of the bins it changed and copies nothing else.
+//! The snapshot's entries, kept rendered: a cut replaces the digits of the bins it changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bins::{Bin, Layout};
 use crate::error::{Error, Result};
@@ -8,8 +8,6 @@ use crate::error::{Error, Result};
 /// Every bin's version, as the snapshot lists it.
 #[derive(Clone)]
 pub struct Entries {
-    layout: Layout,
-    versions: Vec<u64>,
     /// `"bins-00.json":{"version":1},…` by rising bin.
     rendered: Vec<u8>,
     /// Where each bin's digits stand in `rendered`.
@@ -33,45 +31,56 @@ impl Entries {
     }
 
     fn of(layout: Layout, versions: Vec<u64>) -> Entries {
-        let mut entries = Entries { layout, versions, rendered: Vec::new(), digits: Vec::new() };
-        entries.render();
-        entries
-    }
-
-    fn render(&mut self) {
-        self.rendered.clear();
-        self.digits.clear();
-        for (bin, version) in self.versions.iter().enumerate() {
+        let (mut rendered, mut digits) = (Vec::new(), Vec::with_capacity(versions.len()));
+        for (bin, version) in versions.into_iter().enumerate() {
             let comma = if bin > 0 { "," } else { "" };
-            self.rendered.extend_from_slice(
-                format!("{comma}\"{}.json\":{{\"version\":", self.layout.name(bin as Bin)).as_bytes(),
-            );
-            let start = self.rendered.len();
-            self.rendered.extend_from_slice(version.to_string().as_bytes());
-            self.digits.push(start..self.rendered.len());
-            self.rendered.push(b'}');
+            rendered
+                .extend_from_slice(format!("{comma}\"{}.json\":{{\"version\":", layout.name(bin as Bin)).as_bytes());
+            let start = rendered.len();
+            rendered.extend_from_slice(version.to_string().as_bytes());
+            digits.push(start..rendered.len());
+            rendered.push(b'}');
         }
+        Entries { rendered, digits }
     }
 
     /// Gives each of `bins` the version `n`.
     pub fn update(&mut self, bins: impl Iterator<Item = Bin>, n: u64) -> Result<()> {
         let digits = n.to_string();
-        let mut moved = false;
+        let mut other_length = BTreeSet::new();
         for bin in bins {
             let at = bin as usize;
-            let Some(version) = self.versions.get_mut(at) else {
+            let Some(place) = self.digits.get(at) else {
                 return Err(Error::corrupt(format!("a report names bin {bin}, which the repository does not have")));
             };
-            *version = n;
-            match self.digits[at].len() == digits.len() {
-                true => self.rendered[self.digits[at].clone()].copy_from_slice(digits.as_bytes()),
-                false => moved = true,
+            match place.len() == digits.len() {
+                true => self.rendered[place.clone()].copy_from_slice(digits.as_bytes()),
+                false => drop(other_length.insert(at)),
             }
         }
-        if moved {
-            self.render();
+        if !other_length.is_empty() {
+            self.splice(&other_length, digits.as_bytes());
         }
         Ok(())
+    }
+
+    /// Gives bins a version of another length than they have.
+    fn splice(&mut self, bins: &BTreeSet<usize>, version: &[u8]) {
+        let mut out = Vec::with_capacity(self.rendered.len() + bins.len() * version.len());
+        let mut copied = 0; // of the old entries
+        for (at, place) in self.digits.iter_mut().enumerate() {
+            if bins.contains(&at) {
+                out.extend_from_slice(&self.rendered[copied..place.start]);
+                copied = place.end;
+                *place = out.len()..out.len() + version.len();
+                out.extend_from_slice(version);
+            } else {
+                let start = out.len() + place.start - copied;
+                *place = start..start + place.len();
+            }
+        }
+        out.extend_from_slice(&self.rendered[copied..]);
+        self.rendered = out;
     }
 
     /// The rendered entries.
@@ -88,9 +97,12 @@ mod tests {
     fn an_update_in_place_is_a_rendering_from_nothing() {
         let layout = Layout::new(16, 2).unwrap();
         let mut entries = Entries::first(layout);
-        for (n, bins) in [(2, vec![0, 15]), (9, vec![3]), (10, vec![3, 4]), (11, vec![4, 5]), (100, vec![0])] {
+        let mut versions = vec![1; 16];
+        for (n, bins) in [(2, vec![0, 15]), (9, vec![3]), (10, vec![3, 4]), (11, vec![4, 5, 15]), (100, vec![5, 0])] {
+            bins.iter().for_each(|bin| versions[*bin as usize] = n);
             entries.update(bins.into_iter(), n).unwrap();
-            assert_eq!(entries.rendered, Entries::of(layout, entries.versions.clone()).rendered);
+            let fresh = Entries::of(layout, versions.clone());
+            assert_eq!((&entries.rendered, &entries.digits), (&fresh.rendered, &fresh.digits));
         }
         let text = String::from_utf8(entries.rendered.clone()).unwrap();
         assert!(text.starts_with("\"bins-0.json\":{\"version\":100},\"bins-1.json\":{\"version\":1},"), "{text}");

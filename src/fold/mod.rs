@@ -25,6 +25,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest};
+use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::ledger::follower::{Entry, Mark};
 use crate::ledger::record::Commit;
@@ -45,8 +46,10 @@ use state::{BatchChanges, Passed, State};
 
 /// How many changes are written to bin state at once.
 const APPLY_CHANGES: usize = 20_000;
-/// What one of them takes, about.
-const CHANGE_BYTES: usize = 256;
+/// How many ledger records are read at once, before others have their turn.
+const RUN_RECORDS: usize = 1_000;
+/// What a look into bin state counts as, in bytes of changes to write.
+const LOOKUP_BYTES: usize = 4 << 10;
 /// How many bins are rendered and signed at a time.
 const RENDERED_AHEAD: usize = 4;
 /// How many ledger records without anything for this partition the stored position may lag behind.
@@ -185,7 +188,8 @@ impl Fold {
     /// Reads a run of the ledger up to the next Cut into `self.run`.
     async fn gather(&mut self) -> Result<()> {
         let mut run = Run::default();
-        while run.changes < APPLY_CHANGES {
+        while run.changes < APPLY_CHANGES && run.records < RUN_RECORDS {
+            run.records += 1;
             let entry = match self.held.take() {
                 Some(entry) => entry,
                 None => match self.follower.next().await {
@@ -199,7 +203,11 @@ impl Fold {
                 (Record::Commit(commit), Event::Commit(outcomes)) => {
                     match self.collect(entry.seq, commit, outcomes).await {
                         Ok(Some(batches)) => {
-                            run.changes += batches.iter().map(|b| b.changes.len()).sum::<usize>();
+                            let changes = || batches.iter().flat_map(|b| &b.changes);
+                            run.changes += changes().count();
+                            // A removal may read from the disk.
+                            let bytes = |c: &Change| if c.removes() { LOOKUP_BYTES } else { c.line_len() };
+                            run.bytes += changes().map(bytes).sum::<usize>();
                             run.batches.extend(batches);
                         }
                         found => {
@@ -243,9 +251,7 @@ impl Fold {
             let (written, dirty) = self
                 .parts
                 .pool
-                .run_on(run.changes * CHANGE_BYTES, move || {
-                    (state.apply(partition, &work.batches, &work.mark, &mut dirty), dirty)
-                })
+                .run_on(run.bytes, move || (state.apply(partition, &work.batches, &work.mark, &mut dirty), dirty))
                 .await;
             self.dirty = dirty;
             written?;
@@ -382,6 +388,10 @@ impl Fold {
 struct Run {
     batches: Vec<BatchChanges>,
     changes: usize,
+    /// How many ledger records it has.
+    records: usize,
+    /// What its changes take, in bytes.
+    bytes: usize,
     /// The place after the last entry of the run; at 0 while it has none.
     mark: Mark,
     /// The Checkpoint of the report was read.

@@ -48,6 +48,8 @@ pub struct Group {
     pub id: u64,
     /// Its batches, by id and digest.
     pub batches: Vec<(String, Sha256Digest)>,
+    /// How many changes they have.
+    pub changes: u64,
 }
 
 /// Takes the next group off the queue: at least one batch, within the limits of a Commit.

@@ -118,8 +118,8 @@ impl Inbox {
     }
 
     /// Holds batches back while cuts are slow, by this clock: see [`super::pace`].
-    pub fn paced(self, clock: Arc<dyn Clock>) -> Inbox {
-        Inbox { pace: Pace::by(clock), ..self }
+    pub fn paced(self, clock: Arc<dyn Clock>, min_cut_interval_ms: u64) -> Inbox {
+        Inbox { pace: Pace::by(clock, min_cut_interval_ms), ..self }
     }
 
     /// One bounded piece of work: reads the ledger, and moves every partition on by a step. Never waits for an append.
@@ -162,7 +162,8 @@ impl Inbox {
         }
     }
 
-    /// Completes when [`Inbox::step`] may have something to do. Cancel-safe.
+    /// Completes when [`Inbox::step`] may have something to do; it is to be stepped now and then, as an intake.
+    /// Cancel-safe.
     pub async fn ready(&mut self) -> Result<()> {
         if !self.landed.is_empty() {
             return Ok(());
@@ -279,7 +280,7 @@ impl Inbox {
         if line.sent.is_some_and(|seq| state.next <= seq) {
             return Ok(false); // its Commit has not been read yet
         }
-        if !self.pace.admits() {
+        if !self.pace.admits(0) {
             return Ok(false);
         }
         let queued =

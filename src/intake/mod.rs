@@ -179,8 +179,8 @@ impl Intake {
     }
 
     /// Holds batches back while cuts are slow, by this clock: see [`pace`].
-    pub fn paced(self, clock: Arc<dyn Clock>) -> Intake {
-        Intake { pace: Pace::by(clock), ..self }
+    pub fn paced(self, clock: Arc<dyn Clock>, min_cut_interval_ms: u64) -> Intake {
+        Intake { pace: Pace::by(clock, min_cut_interval_ms), ..self }
     }
 
     /// The state after the last record read.
@@ -215,7 +215,8 @@ impl Intake {
         Ok(worked)
     }
 
-    /// Completes when [`Intake::step`] may have something to do. Cancel-safe.
+    /// Completes when [`Intake::step`] may have something to do; time alone may also give it something (a cut that is
+    /// stuck holds nothing back), so it is to be stepped now and then. Cancel-safe.
     pub async fn ready(&mut self) -> Result<()> {
         if !self.landed.is_empty() || !self.arrived.is_empty() {
             return Ok(());
@@ -309,13 +310,17 @@ impl Intake {
     /// Sends groups on their way while there is room in flight.
     async fn depart(&mut self) -> Result<bool> {
         let mut worked = false;
-        let admits = self.drain.is_some() || self.pace.admits();
-        while admits && !self.queue.is_empty() && self.flights.len() < self.max_groups {
+        while !self.queue.is_empty() && self.flights.len() < self.max_groups {
+            let flying = self.groups.iter().map(|g| g.changes).sum();
+            if self.drain.is_none() && !self.pace.admits(flying) {
+                break;
+            }
             let group = group::take(&mut self.queue);
             let batches = group.iter().map(|q| (q.batch.id.clone(), q.batch.digest)).collect();
             let id = self.next_group;
             self.next_group += 1;
-            self.groups.push(Group { id, batches });
+            let changes = group.iter().map(|q| q.batch.changes.len() as u64).sum();
+            self.groups.push(Group { id, batches, changes });
             let layout = self.follower.state.layout()?;
             let flight = group::fly(self.log.clone(), self.pool.clone(), layout, self.segment_bytes, group);
             self.flights.push(async move { (id, flight.await) }.boxed());

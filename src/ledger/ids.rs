@@ -1,15 +1,16 @@
 //! Which batch ids are remembered: those found valid at or above the floor.
 //!
-//! An id is kept as the first 16 bytes of its SHA-256, so that memory does not follow the length of ids: about 120
+//! An id is kept as the first 16 bytes of its SHA-256, so that memory does not follow the length of ids: about 150
 //! bytes each, once for all readers of a process that share a [`Table`]. What is valid is a function of the ledger, so
 //! readers that stand at different places differ only in how much of one table counts for them: what lies at or above
 //! a reader's floor and below the record it stands at. What it finds at that very record is its own until it goes on.
+//! What counts for nobody is forgotten, so a reader that stands still costs no more than its own horizon.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bins::{Sha256Digest, sha256};
 use crate::error::{Error, Result};
@@ -36,9 +37,25 @@ struct Entries {
     /// The rest: an id may be valid again once it is forgotten, and a reader that is behind still needs the first.
     again: BTreeMap<(Key, Offset), Sha256Digest>,
     /// In the order of the ledger.
-    order: VecDeque<(Offset, Key)>,
-    /// The floors of those who read.
-    floors: Vec<Weak<AtomicU64>>,
+    order: BTreeMap<Offset, Vec<Key>>,
+    /// Of those who read.
+    windows: Vec<Arc<Window>>,
+}
+
+/// What of a table counts for a reader.
+#[derive(Debug, Default)]
+struct Window {
+    /// What lies below it is forgotten.
+    floor: AtomicU64,
+    /// The record it stands at: what was found there and later is not settled.
+    at: AtomicU64,
+}
+
+impl Window {
+    fn range(&self) -> Range<Offset> {
+        let floor = self.floor.load(Ordering::Relaxed);
+        floor..self.at.load(Ordering::Relaxed).max(floor)
+    }
 }
 
 impl Table {
@@ -57,24 +74,20 @@ impl Entries {
             Entry::Vacant(free) => drop(free.insert(seen)),
             Entry::Occupied(_) => drop(self.again.insert((key, seen.seq), seen.digest)),
         }
-        // Behind what is there, but for a reader that is so far behind that the others have forgotten it.
-        let at = match self.order.back() {
-            Some((last, _)) if *last > seen.seq => self.order.partition_point(|(seq, _)| *seq <= seen.seq),
-            _ => self.order.len(),
-        };
-        self.order.insert(at, (seen.seq, key));
+        self.order.entry(seen.seq).or_default().push(key);
     }
 
-    /// Forgets what lies below every floor.
-    fn trim(&mut self) {
-        self.floors.retain(|floor| floor.strong_count() > 0);
-        let floors = self.floors.iter().filter_map(Weak::upgrade).map(|floor| floor.load(Ordering::Relaxed));
-        let floor = floors.min().unwrap_or(Offset::MAX);
-        while let Some((seq, key)) = self.order.front().copied().filter(|(seq, _)| *seq < floor) {
-            self.order.pop_front();
-            match self.seen.entry(key) {
-                Entry::Occupied(taken) if taken.get().seq == seq => drop(taken.remove()),
-                _ => drop(self.again.remove(&(key, seq))),
+    /// Forgets what a reader needs no more and no other one needs. A reader that is behind needs nothing from where it
+    /// stands on: it adds that again when it comes there.
+    fn forget(&mut self, left: Range<Offset>) {
+        let windows: Vec<Range<Offset>> = self.windows.iter().map(|w| w.range()).collect();
+        let seqs: Vec<Offset> = self.order.range(left).map(|(seq, _)| *seq).collect();
+        for seq in seqs.into_iter().filter(|seq| !windows.iter().any(|w| w.contains(seq))) {
+            for key in self.order.remove(&seq).unwrap_or_default() {
+                match self.seen.entry(key) {
+                    Entry::Occupied(taken) if taken.get().seq == seq => drop(taken.remove()),
+                    _ => drop(self.again.remove(&(key, seq))),
+                }
             }
         }
     }
@@ -93,15 +106,27 @@ impl Entries {
 }
 
 /// The ids that one reader remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ids {
     table: Table,
-    floor: Arc<AtomicU64>,
-    /// The record it stands at.
-    at: Offset,
-    /// What it found there, in order.
+    window: Arc<Window>,
+    /// What it found at the record where it stands, in order.
     here: Vec<Key>,
     found: HashMap<Key, Seen>,
+}
+
+impl Default for Ids {
+    fn default() -> Ids {
+        let ids = Ids { table: Table::default(), window: Arc::default(), here: Vec::new(), found: HashMap::new() };
+        ids.table.lock().windows.push(ids.window.clone());
+        ids
+    }
+}
+
+impl Drop for Ids {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 impl PartialEq for Ids {
@@ -114,10 +139,10 @@ impl PartialEq for Ids {
 impl Clone for Ids {
     fn clone(&self) -> Ids {
         let mut own = Ids::default();
-        self.visit(0, |key, seen| own.remember_key(key, seen));
-        own.floor.store(self.floor(), Ordering::Relaxed);
-        if own.at != self.at {
-            own.stand_at(self.at, self.floor());
+        self.visit(0).into_iter().for_each(|(key, seen)| own.remember_key(key, seen));
+        own.window.floor.store(self.window.range().start, Ordering::Relaxed);
+        if own.at() != self.at() {
+            own.stand_at(self.at(), self.window.range().start);
         }
         own
     }
@@ -129,54 +154,52 @@ fn key(id: &str) -> Key {
 }
 
 impl Ids {
-    fn floor(&self) -> Offset {
-        self.floor.load(Ordering::Relaxed)
+    fn at(&self) -> Offset {
+        self.window.at.load(Ordering::Relaxed)
     }
 
     /// Remembers in a table that others of the same ledger share, from now on.
     pub fn share(&mut self, table: &Table) {
-        let mut known = Vec::new();
-        self.visit_settled(0, |key, seen| known.push((key, seen)));
+        let known = self.settled(0);
+        self.leave();
         let mut entries = table.lock();
-        entries.floors.push(Arc::downgrade(&self.floor));
+        entries.windows.push(self.window.clone());
         known.into_iter().for_each(|(key, seen)| entries.add(key, seen));
         drop(entries);
         self.table = table.clone();
     }
 
-    /// Goes on to the record at `seq`, and forgets what lies below the floor.
-    pub fn stand_at(&mut self, seq: Offset, floor: Offset) {
-        if self.here.is_empty() && floor == self.floor() {
-            self.at = seq;
-            return;
-        }
-        self.settle();
-        self.at = seq;
-        self.floor.store(floor, Ordering::Relaxed);
-        self.table.lock().trim();
+    fn leave(&self) {
+        let mut entries = self.table.lock();
+        entries.windows.retain(|w| !Arc::ptr_eq(w, &self.window));
+        entries.forget(self.window.range());
     }
 
-    /// Gives to the table what was found where it stands.
-    fn settle(&mut self) {
-        let mut entries = self.table.lock();
-        if entries.floors.is_empty() {
-            entries.floors.push(Arc::downgrade(&self.floor));
+    /// Goes on to the record at `seq`, and forgets what lies below the floor.
+    pub fn stand_at(&mut self, seq: Offset, floor: Offset) {
+        let was = self.window.range();
+        if self.here.is_empty() && floor == was.start {
+            return self.window.at.store(seq, Ordering::Relaxed);
         }
+        let mut entries = self.table.lock();
         for key in self.here.drain(..) {
             if let Some(seen) = self.found.remove(&key) {
                 entries.add(key, seen);
             }
         }
+        // Under the same lock: what was added is not to be forgotten before it counts.
+        self.window.at.store(seq, Ordering::Relaxed);
+        self.window.floor.store(floor, Ordering::Relaxed);
+        entries.forget(was.start..floor.max(was.start));
     }
 
     /// The batch with this id.
     pub fn get(&self, id: &str) -> Option<Seen> {
         let key = key(id);
-        if let Some(seen) = self.found.get(&key) {
-            return Some(*seen);
+        match self.found.get(&key) {
+            Some(seen) => Some(*seen),
+            None => self.table.lock().get(key, self.window.range()),
         }
-        let floor = self.floor();
-        self.table.lock().get(key, floor..self.at.max(floor))
     }
 
     /// Remembers a batch found valid at `seq`, where it stands.
@@ -185,40 +208,37 @@ impl Ids {
     }
 
     fn remember_key(&mut self, key: Key, seen: Seen) {
-        if seen.seq != self.at {
-            self.settle();
-            self.at = seen.seq;
+        if seen.seq != self.at() {
+            self.stand_at(seen.seq, self.window.range().start);
         }
         self.here.push(key);
         self.found.insert(key, seen);
     }
 
-    /// Calls `each` with what is remembered at or after `from`, in ledger order.
-    fn visit(&self, from: Offset, mut each: impl FnMut(Key, Seen)) {
-        self.visit_settled(from, &mut each);
-        let here = self.here.iter().filter_map(|key| self.found.get_key_value(key));
-        here.filter(|(_, seen)| seen.seq >= from).for_each(|(key, seen)| each(*key, *seen));
+    /// What is remembered at or after `from`, in ledger order.
+    fn visit(&self, from: Offset) -> Vec<(Key, Seen)> {
+        let mut all = self.settled(from);
+        let here = self.here.iter().filter_map(|key| Some((*key, *self.found.get(key)?)));
+        all.extend(here.filter(|(_, seen)| seen.seq >= from));
+        all
     }
 
     /// The same without what was found where it stands.
-    fn visit_settled(&self, from: Offset, mut each: impl FnMut(Key, Seen)) {
-        let from = from.max(self.floor());
+    fn settled(&self, from: Offset) -> Vec<(Key, Seen)> {
+        let window = self.window.range();
         let entries = self.table.lock();
-        let start = entries.order.partition_point(|(seq, _)| *seq < from);
-        for (seq, key) in entries.order.range(start..).take_while(|(seq, _)| *seq < self.at) {
-            if let Some(seen) = entries.get(*key, *seq..seq + 1) {
-                each(*key, seen);
-            }
-        }
+        let within = entries.order.range(from.clamp(window.start, window.end)..window.end);
+        let each = within.flat_map(|(seq, keys)| keys.iter().map(move |key| (*seq, *key)));
+        each.filter_map(|(seq, key)| Some((key, entries.get(key, seq..seq + 1)?))).collect()
     }
 
     /// The ids remembered at or after `from`, as lines `KEY DIGEST SEQ` (hex, hex, decimal) in ledger order.
     pub fn lines_from(&self, from: Offset) -> Vec<u8> {
         let mut out = Vec::new();
-        self.visit(from, |key, seen| {
+        for (key, seen) in self.visit(from) {
             let (key, digest) = (hex::encode(key), hex::encode(seen.digest));
             out.extend_from_slice(format!("{key} {digest} {}\n", seen.seq).as_bytes());
-        });
+        }
         out
     }
 
@@ -232,7 +252,7 @@ impl Ids {
             hex::decode_to_slice(fields.next().ok_or_else(corrupt)?, &mut key).map_err(|_| corrupt())?;
             hex::decode_to_slice(fields.next().ok_or_else(corrupt)?, &mut digest).map_err(|_| corrupt())?;
             let seq = fields.next().and_then(|s| s.parse().ok()).ok_or_else(corrupt)?;
-            if fields.next().is_some() || seq < self.at {
+            if fields.next().is_some() || seq < self.at() {
                 return Err(corrupt());
             }
             self.remember_key(key, Seen { seq, digest });
@@ -304,10 +324,16 @@ mod tests {
                     readers[3] = Default::default(); // it ends, and begins anew
                 }
             }
-            let least = readers.iter().map(|(ids, ..)| ids.floor()).min().unwrap_or_default();
-            drop(readers.split_off(1));
-            readers[0].0.stand_at(1_000, 1_000);
-            prop_assert_eq!(readers[0].0.table.lock().order.len(), 0, "least floor was {}", least);
+            let needed = |seq: &u64| {
+                let shares = |ids: &Ids| Arc::ptr_eq(&ids.table.0, &table.0);
+                readers.iter().any(|(ids, ..)| shares(ids) && ids.window.range().contains(seq))
+            };
+            let entries = table.lock();
+            prop_assert!(entries.order.keys().all(needed), "what nobody needs is forgotten");
+            prop_assert_eq!(entries.order.values().map(Vec::len).sum::<usize>(), entries.seen.len() + entries.again.len());
+            drop(entries);
+            drop(readers);
+            prop_assert!(table.lock().seen.is_empty() && table.lock().order.is_empty());
         }
     }
 }

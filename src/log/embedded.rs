@@ -32,6 +32,7 @@
 //! a fetch of 172 kB takes 0.1 ms, and a reader bounds each read by its `max_bytes`.
 
 mod medium;
+mod value;
 mod writer;
 
 use std::collections::BTreeMap;

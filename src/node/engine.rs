@@ -147,7 +147,7 @@ impl Engine {
         };
         let (intake, handle) =
             Intake::new(parts.log.clone(), parts.pool.clone(), state(), parts.groups, parts.queue_bytes).await?;
-        let intake = intake.paced(parts.clock.clone());
+        let intake = intake.paced(parts.clock.clone(), parts.min_cut_interval_ms);
         let inbox = match parts.inbox.clone() {
             Some(source) => {
                 let (log, pool) = (parts.log.clone(), parts.pool.clone());
@@ -159,7 +159,7 @@ impl Engine {
                     lines: parts.groups,
                     generation: parts.inbox_generation,
                 };
-                Some(Inbox::new(inbox, state()).await?.paced(parts.clock.clone()))
+                Some(Inbox::new(inbox, state()).await?.paced(parts.clock.clone(), parts.min_cut_interval_ms))
             }
             None => None,
         };

@@ -5,8 +5,8 @@
 //! renamed to below `.new/` first, and enters its place only in [`Store::sync`], after its bytes are on the disk:
 //!
 //! ```text
-//!   .tmp/17-3 ──rename──► .new/metadata/7.bins-0a.json ──fsync, rename, fsync of directories──► metadata/7.bins-0a.json
-//!   being written         created: readable                                                    durable
+//!   .tmp/17-3 ──rename──► .new/metadata/7.bins-0a.json ──fsync, rename, fsync──► metadata/7.bins-0a.json
+//!   being written         created: readable                                     durable
 //! ```
 //!
 //! For a name can reach the disk before the bytes do: on ext4 or XFS, an object put straight into its place

@@ -24,8 +24,9 @@ fn fill(path: &Path, left: u64) {
 /// POSTs changes with curl, the first at path `id`, and waits until they are committed: the status and the body.
 fn post(server: &Server, id: &str, changes: usize) -> (u16, String) {
     let change = |i: usize| {
-        let path = if i == 0 { id.to_owned() } else { format!("{id}/{i}") };
-        let hash = hex::encode(tuflog::bins::sha256(path.as_bytes())); // nothing that compresses
+        // One of its own; the others are replaced, so that the log grows and what is published does not.
+        let path = if i == 0 { id.to_owned() } else { format!("filler/{i}") };
+        let hash = hex::encode(tuflog::bins::sha256(format!("{id}/{i}").as_bytes())); // nothing that compresses
         format!(r#"{{"op":"add","path":"{path}","length":1,"hashes":{{"sha256":"{hash}"}}}}"#)
     };
     let changes: Vec<String> = (0..changes).map(change).collect();
@@ -103,7 +104,7 @@ fn a_server_that_ran_into_the_end_of_the_disk_goes_on_when_there_is_room() {
         for i in 0..200 {
             fill(&filler, 0); // again and again: the server gives room back as it tidies up
             let id = format!("full-{round}-{i}");
-            match post(&server, &id, 1_000) {
+            match post(&server, &id, 2_000) {
                 (202, _) => acknowledged.push(id), // perhaps without room to publish it
                 (503, _) => refused += 1,
                 other => panic!("{other:?}"),

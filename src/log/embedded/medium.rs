@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   key    partition (3 bytes) │ offset (8 bytes, big-endian)      a partition is a range, in offset order
-//!   value  append time (8 bytes, big-endian) │ payload
+//!   value  append time and payload, compressed if it is large: see [`super::value`]
 //! ```
 //!
-//! Values from 4 KiB on go to blob files: they are written to the write-ahead log and once more, and never again
+//! Values from 1 KiB on go to blob files: they are written to the write-ahead log and once more, and never again
 //! by compaction (nothing is ever deleted, so there is nothing to collect).
 
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, L
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::super::{Offset, Partition, Record};
+use super::value;
 use crate::error::{Error, Result};
 
 /// Two or three of these are the log's memory.
@@ -27,15 +28,16 @@ const MEMTABLE_BYTES: usize = 16 << 20;
 /// Table blocks hold keys and small values only.
 const BLOCK_CACHE_BYTES: usize = 8 << 20;
 /// Values of at least this size are written outside the tables.
-const MIN_BLOB_BYTES: u64 = 4 << 10;
+const MIN_BLOB_BYTES: u64 = 1 << 10;
 /// Room that opening takes beside a copy of the write-ahead log: manifest, info log, the next write-ahead log.
 const OPEN_SLACK_BYTES: u64 = 4 << 20;
 /// Where the lower bound of what was answered is kept.
 const MARK_FILE: &str = "ACKNOWLEDGED";
 /// Sorts behind every record.
 const FORMAT_KEY: &[u8] = b"\xffformat";
-const FORMAT: &[u8] = b"1";
-const TIME_BYTES: usize = 8;
+const FORMAT: &[u8] = b"2";
+/// The one before had no compressed values, and is read as it is.
+const OLD_FORMAT: &[u8] = b"1";
 
 /// What is to be written.
 pub(super) struct Entry<'a> {
@@ -72,7 +74,8 @@ impl Medium {
         options.create_if_missing(fresh);
         let db = DB::open(&options, dir).map_err(|e| open_error(&e).context(doing()))?;
         let medium = Medium { db, mark: Some(mark) };
-        medium.check_format(true).and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
+        medium.check_format().and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
+        medium.set_format().map_err(|e| e.context(doing()))?;
         Ok(medium)
     }
 
@@ -109,7 +112,7 @@ impl Medium {
         }
         let db = DB::open_for_read_only(&options(), dir, false).map_err(|e| open_error(&e).context(doing()))?;
         let medium = Medium { db, mark: File::open(dir.join(MARK_FILE)).ok() };
-        medium.check_format(false).and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
+        medium.check_format().and_then(|()| medium.check_mark()).map_err(|e| e.context(doing()))?;
         Ok(medium)
     }
 
@@ -135,21 +138,31 @@ impl Medium {
         Ok(())
     }
 
-    fn check_format(&self, create: bool) -> Result<()> {
-        let corrupt = |e: rocksdb::Error| Error::corrupt(e.into_string());
-        match self.db.get(FORMAT_KEY).map_err(corrupt)? {
-            Some(format) if format == FORMAT => Ok(()),
+    fn format(&self) -> Result<Option<Vec<u8>>> {
+        self.db.get(FORMAT_KEY).map_err(|e| Error::corrupt(e.into_string()))
+    }
+
+    fn check_format(&self) -> Result<()> {
+        match self.format()? {
+            Some(format) if format == FORMAT || format == OLD_FORMAT => Ok(()),
             Some(format) => {
-                Err(Error::unsupported(format!("it is of format {}, not 1", String::from_utf8_lossy(&format))))
+                let (is, known) = (String::from_utf8_lossy(&format), String::from_utf8_lossy(FORMAT));
+                Err(Error::unsupported(format!("it is of format {is}, this program knows those up to {known}")))
             }
             None if !self.ends()?.is_empty() => Err(Error::corrupt("it has records but no format")),
-            None if create => {
-                let mut batch = WriteBatch::default();
-                batch.put(FORMAT_KEY, FORMAT);
-                self.db.write_opt(batch, &synced()).map_err(|e| open_error(&e))
-            }
             None => Ok(()),
         }
+    }
+
+    /// From now on it is of this format. Only once it is known to be whole: what is written here would count for what
+    /// is missing.
+    fn set_format(&self) -> Result<()> {
+        if self.format()?.as_deref() == Some(FORMAT) {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        batch.put(FORMAT_KEY, FORMAT);
+        self.db.write_opt(batch, &synced()).map_err(|e| open_error(&e))
     }
 
     fn check_mark(&self) -> Result<()> {
@@ -192,9 +205,7 @@ impl Medium {
         let mut batch = WriteBatch::default();
         let mut value = Vec::new();
         for entry in entries {
-            value.clear();
-            value.extend_from_slice(&entry.time.to_be_bytes());
-            value.extend_from_slice(entry.payload);
+            value::write(entry.time, entry.payload, &mut value);
             batch.put(key(entry.to, entry.offset), &value);
         }
         self.db.write_opt(batch, &synced()).map_err(|e| {
@@ -250,7 +261,6 @@ fn options() -> Options {
     o.set_compression_type(DBCompressionType::Lz4);
     o.set_enable_blob_files(true);
     o.set_min_blob_size(MIN_BLOB_BYTES);
-    o.set_blob_compression_type(DBCompressionType::Lz4);
     o.set_bytes_per_sync(1 << 20);
     o.set_max_open_files(512);
     o.set_keep_log_file_num(2);
@@ -295,10 +305,8 @@ fn parse_key(key: &[u8]) -> Result<(Partition, Offset)> {
 }
 
 fn record(offset: Offset, value: &[u8]) -> Result<Record> {
-    let Some((time, payload)) = value.split_first_chunk::<TIME_BYTES>() else {
-        return Err(Error::corrupt(format!("the log's record at {offset} is cut short")));
-    };
-    Ok(Record { offset, time: u64::from_be_bytes(*time), payload: Bytes::copy_from_slice(payload) })
+    let (time, payload) = value::read(value).map_err(|e| e.context(format!("offset {offset}")))?;
+    Ok(Record { offset, time, payload })
 }
 
 /// Whether an error is about room or handles, which come back. RocksDB tells it in words only.
@@ -339,6 +347,44 @@ mod tests {
         for foreign in [&b""[..], b"\x00", b"\x00\x00\x01\0\0\0\0\0\0\0\0", b"\x05\x00\x00\0\0\0\0\0\0\0\0", FORMAT_KEY]
         {
             assert!(parse_key(foreign).is_err());
+        }
+    }
+
+    #[test]
+    fn a_log_of_the_format_before_is_read_and_goes_on_in_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = Partition::Ledger;
+        // As it was written: blobs from 4 KiB on, compressed by RocksDB.
+        let mut old_options = options();
+        old_options.set_min_blob_size(4 << 10);
+        old_options.set_blob_compression_type(DBCompressionType::Lz4);
+        let put = |format: &[u8]| {
+            let db = DB::open(&old_options, dir.path()).unwrap();
+            db.put(FORMAT_KEY, format).unwrap();
+            db.put(key(of, 0), [&7u64.to_be_bytes()[..], &[b'x'; 9_000]].concat()).unwrap();
+            db.flush().unwrap();
+            db.latest_sequence_number()
+        };
+        drop(Medium::open(dir.path()).unwrap());
+        let last = put(OLD_FORMAT);
+        let mark = dir.path().join(MARK_FILE);
+        fs::write(&mark, (last + 1).to_be_bytes()).unwrap();
+        let e = Medium::open(dir.path()).err().expect("a record is missing");
+        assert_eq!(e.kind, crate::error::Kind::Corrupt, "{e}");
+        fs::write(&mark, last.to_be_bytes()).unwrap();
+        let old = Record { offset: 0, time: 7, payload: vec![b'x'; 9_000].into() };
+        let read = |medium: &Medium| medium.scan(of, 0..9, usize::MAX).unwrap();
+        assert_eq!(read(&Medium::open_read_only(dir.path()).unwrap()), std::slice::from_ref(&old));
+        let medium = Medium::open(dir.path()).unwrap();
+        let new = Record { offset: 1, time: 8, payload: vec![b'y'; 3_000].into() };
+        assert!(medium.write(&[Entry { to: of, offset: 1, time: 8, payload: &new.payload }]).is_ok());
+        assert_eq!(read(&medium), [old, new]);
+        assert_eq!(medium.db.get(FORMAT_KEY).unwrap().unwrap(), FORMAT);
+        drop(medium);
+        put(b"3");
+        for opened in [Medium::open(dir.path()), Medium::open_read_only(dir.path())] {
+            let e = opened.err().expect("it is of another program");
+            assert!(e.kind == crate::error::Kind::Unsupported && e.message.contains("format 3"), "{e}");
         }
     }
 }
