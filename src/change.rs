@@ -143,8 +143,8 @@ impl Change {
     /// let through, or another spelling of the same change, is refused. What is read shares the bytes of `line`.
     pub fn from_line(line: &Bytes) -> Result<Change> {
         if let Some((path, removes)) = line::read(line) {
-            let place = bins::place(&String::from_utf8_lossy(&line[path.clone()]));
-            return Ok(Change { line: line.clone(), path, place, removes });
+            let (place, end) = (bins::place(path), line.len() - line::END.len());
+            return Ok(Change { line: line.clone(), path: end - path.len()..end, place, removes });
         }
         let change = ChangeRequest::parse(line)?.validate_known()?;
         if change.line != line {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::ops::Range;
 
 use super::{HASHES, MAX_INTEGER, check_path, is_digest};
 
@@ -32,16 +31,17 @@ pub fn write_target(line: &mut Vec<u8>, hashes: &BTreeMap<String, String>, lengt
     let _ = write!(line, "}},\"length\":{length}"); // a Vec takes everything
 }
 
-/// Where the path of a line stands, and whether it removes; `None` for a line that is not valid, has `custom`, or is
+/// The path of a line, and whether it removes; `None` for a line that is not valid, has `custom`, or is
 /// spelled otherwise: then a JSON parser has the word.
-pub fn read(line: &[u8]) -> Option<(Range<usize>, bool)> {
+pub fn read(line: &[u8]) -> Option<(&str, bool)> {
     let rest = line.strip_suffix(END)?;
     let (path, removes) = match rest.strip_prefix(REMOVE) {
         Some(path) => (path, true),
         None => (after_target(rest)?.strip_prefix(ADD)?, false),
     };
-    check_path(std::str::from_utf8(path).ok()?).ok()?;
-    Some((rest.len() - path.len()..rest.len(), removes))
+    let path = std::str::from_utf8(path).ok()?;
+    check_path(path).ok()?;
+    Some((path, removes))
 }
 
 /// What stands behind `{"hashes":{…},"length":N`.

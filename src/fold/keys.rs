@@ -30,6 +30,12 @@ pub fn bin_key(tag: u8, bin: Bin) -> Vec<u8> {
     key(tag, &[&bin.to_be_bytes()])
 }
 
+/// What the keys of a partition's absent removals begin with, and what stands behind them all.
+pub fn absent_range(partition: PartitionId) -> (Vec<u8>, Vec<u8>) {
+    let end = (u32::from(partition) + 1).to_be_bytes();
+    (key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]))
+}
+
 pub fn write_target_key(bin: Bin, path: &str, out: &mut Vec<u8>) {
     out.push(b't');
     out.extend_from_slice(&bin.to_be_bytes());

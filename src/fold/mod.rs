@@ -188,8 +188,10 @@ impl Fold {
     /// Reads a run of the ledger up to the next Cut into `self.run`.
     async fn gather(&mut self) -> Result<()> {
         let mut run = Run::default();
-        while run.changes < APPLY_CHANGES && run.records < RUN_RECORDS {
-            run.records += 1;
+        for _ in 0..RUN_RECORDS {
+            if run.changes >= APPLY_CHANGES {
+                break;
+            }
             let entry = match self.held.take() {
                 Some(entry) => entry,
                 None => match self.follower.next().await {
@@ -388,8 +390,6 @@ impl Fold {
 struct Run {
     batches: Vec<BatchChanges>,
     changes: usize,
-    /// How many ledger records it has.
-    records: usize,
     /// What its changes take, in bytes.
     bytes: usize,
     /// The place after the last entry of the run; at 0 while it has none.

@@ -23,7 +23,7 @@ use std::sync::{PoisonError, RwLock};
 
 use rocksdb::{DB, DBCompressionType, Options, ReadOptions, WriteBatch, WriteOptions};
 
-use super::keys::{bin_key, key, meta_key, meta_value, report_key, write_member, write_target_key};
+use super::keys::{absent_range, bin_key, key, meta_key, meta_value, report_key, write_member, write_target_key};
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
 use crate::change::Change;
 use crate::error::{Error, Result};
@@ -220,8 +220,8 @@ impl State {
     /// The removals of a partition that found nothing since the last cut.
     pub fn absent(&self, partition: PartitionId) -> Result<Vec<Absent>> {
         let mut out: Vec<Absent> = Vec::new();
-        let tag = key(b'a', &[&partition.to_be_bytes()]);
-        self.scan(tag, key(b'a', &[&(u32::from(partition) + 1).to_be_bytes()[2..]]), |key, path| {
+        let (from, to) = absent_range(partition);
+        self.scan(from, to, |key, path| {
             let bad = || Error::corrupt("bin state: an absent removal does not parse");
             let seq = key.get(3..11).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).ok_or_else(bad)?;
             let index = key.get(11..15).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or_else(bad)?;
@@ -255,18 +255,18 @@ impl State {
         let removes = batches.iter().flat_map(|b| &b.changes).any(Change::removes);
         // What this write itself leaves at a path; needed only to tell what a removal finds.
         let mut overlay: HashMap<&str, bool> = HashMap::new();
-        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let (mut target, mut value) = (Vec::new(), Vec::new());
         let mut marked = Vec::new();
         for BatchChanges { seq, index, changes } in batches {
             let mut absent = 0u32;
             for change in changes {
                 let bin = self.layout.bin_at(change.place());
-                key.clear();
-                write_target_key(bin, change.path(), &mut key);
+                target.clear();
+                write_target_key(bin, change.path(), &mut target);
                 if change.removes() {
                     let there = match overlay.get(change.path()) {
                         Some(there) => *there,
-                        None => self.with(|d| Ok(d.get_pinned(&key).map_err(db)?.is_some()))?,
+                        None => self.with(|d| Ok(d.get_pinned(&target).map_err(db)?.is_some()))?,
                     };
                     if !there {
                         let place = [
@@ -275,15 +275,15 @@ impl State {
                             &index.to_be_bytes(),
                             &absent.to_be_bytes(),
                         ];
-                        write.put(super::keys::key(b'a', &place), change.path());
+                        write.put(key(b'a', &place), change.path());
                         absent += 1;
                     }
-                    write.delete(&key);
+                    write.delete(&target);
                 } else {
                     value.clear();
                     value.extend_from_slice(&seq.to_be_bytes());
                     change.write_fragment(&mut value);
-                    write.put(&key, &value);
+                    write.put(&target, &value);
                 }
                 if removes {
                     overlay.insert(change.path(), !change.removes());
@@ -310,8 +310,8 @@ impl State {
         }
         if passed.absent_reported {
             // One by one, for there are mostly none: a deleted range at every cut would slow down every read after it.
-            let end = (u32::from(partition) + 1).to_be_bytes();
-            self.scan(key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]), |absent, _| {
+            let (from, to) = absent_range(partition);
+            self.scan(from, to, |absent, _| {
                 write.delete(absent);
                 Ok(())
             })?;
@@ -351,8 +351,8 @@ impl State {
         for tag in [b't', b'd', b'p'] {
             write.delete_range(bin_key(tag, range.start), bin_key(tag, range.end));
         }
-        let end = (u32::from(partition) + 1).to_be_bytes();
-        write.delete_range(key(b'a', &[&partition.to_be_bytes()]), key(b'a', &[&end[2..]]));
+        let (from, to) = absent_range(partition);
+        write.delete_range(from, to);
         write.delete(report_key(partition));
         write.delete(meta_key(partition)); // without a position the partition counts as unknown
         self.write(write)
@@ -361,14 +361,14 @@ impl State {
     /// Takes a bin's content as its published state, in a partition that was reset.
     pub fn load_bin(&self, loaded: &LoadedBin) -> Result<()> {
         let (mut write, mut content) = (WriteBatch::default(), Vec::new());
-        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let (mut target, mut value) = (Vec::new(), Vec::new());
         for (path, fragment) in &loaded.targets {
-            key.clear();
-            write_target_key(loaded.bin, path, &mut key);
+            target.clear();
+            write_target_key(loaded.bin, path, &mut target);
             value.clear();
             value.extend_from_slice(&loaded.seq.to_be_bytes());
             value.extend_from_slice(fragment.as_bytes());
-            write.put(&key, &value);
+            write.put(&target, &value);
             write_member(path.as_bytes(), fragment.as_bytes(), &mut content);
         }
         write.put(bin_key(b'p', loaded.bin), sha256(&content));

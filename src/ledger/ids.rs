@@ -80,6 +80,9 @@ impl Entries {
     /// Forgets what a reader needs no more and no other one needs. A reader that is behind needs nothing from where it
     /// stands on: it adds that again when it comes there.
     fn forget(&mut self, left: Range<Offset>) {
+        if left.is_empty() {
+            return;
+        }
         let windows: Vec<Range<Offset>> = self.windows.iter().map(|w| w.range()).collect();
         let seqs: Vec<Offset> = self.order.range(left).map(|(seq, _)| *seq).collect();
         for seq in seqs.into_iter().filter(|seq| !windows.iter().any(|w| w.contains(seq))) {
@@ -167,6 +170,14 @@ impl Ids {
         known.into_iter().for_each(|(key, seen)| entries.add(key, seen));
         drop(entries);
         self.table = table.clone();
+    }
+
+    /// Another reader that stands at the same place, on the same table.
+    pub fn another(&self) -> Ids {
+        let Range { start: floor, .. } = self.window.range();
+        let window = Arc::new(Window { floor: floor.into(), at: self.at().into() });
+        self.table.lock().windows.push(window.clone());
+        Ids { table: self.table.clone(), window, here: self.here.clone(), found: self.found.clone() }
     }
 
     fn leave(&self) {
@@ -319,6 +330,10 @@ mod tests {
                     again.read_lines(lines.as_bytes()).unwrap();
                     prop_assert_eq!(&again, &*ids);
                     prop_assert_eq!(&ids.clone(), &*ids);
+                    prop_assert_eq!(&ids.another(), &*ids);
+                    if seq % 5 == 4 {
+                        *ids = ids.another(); // and it goes on as well
+                    }
                 }
                 if turn == 30 {
                     readers[3] = Default::default(); // it ends, and begins anew

@@ -28,8 +28,8 @@
 //! room again, so the writer reopens the database before the next append; readers wait for that moment. While
 //! there is not even the room that recovery needs, appends answer `Unavailable` and nothing is written.
 //!
-//! Reads are done where they are polled: from the page cache they give about 1 GB a second, decompression included,
-//! a fetch of 172 kB takes 0.1 ms, and a reader bounds each read by its `max_bytes`.
+//! Reads are done where they are polled, decompression included: they are of memory or of the page cache as a rule,
+//! and a reader bounds each one by its `max_bytes`.
 
 mod medium;
 mod value;

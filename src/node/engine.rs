@@ -110,7 +110,7 @@ pub struct Engine {
 
 impl Engine {
     /// Recovers every room and starts it. `start` is the ledger state of [`recover::start`].
-    pub async fn start(parts: Parts, start: State) -> Result<Engine> {
+    pub async fn start(parts: Parts, mut start: State) -> Result<Engine> {
         let layout = start.layout()?;
         let (published, published_rx) = watch::channel(Published::default());
         let (settled, settled_rx) = watch::channel((0, false));
@@ -119,11 +119,10 @@ impl Engine {
         let progress = Arc::new(Progress::default());
         let hurry = Arc::new(AtomicU64::new(parts.min_cut_interval_ms));
         let ids = ids::Table::default();
-        let state = || {
-            let mut state = start.clone();
-            state.ids.share(&ids);
-            state
-        };
+        start.ids.share(&ids);
+        // Its ids are not copied for everybody.
+        let known = std::mem::take(&mut start.ids);
+        let state = || State { ids: known.another(), ..start.clone() };
         let fold_parts = fold::Parts {
             log: parts.log.clone(),
             store: parts.store.clone(),

@@ -15,8 +15,8 @@
 //!
 //! # What is assumed of the medium
 //!
-//! A POSIX file system with hard links (or Linux' `RENAME_NOREPLACE`) and `flock`; what was synced stays. When a sync fails nobody knows what is
-//! on the disk: the store is failed from then on, answers `Corrupt`, and the process is meant to end. A full disk
+//! A POSIX file system with hard links (or Linux' `RENAME_NOREPLACE`) and `flock`; what was synced stays. When a sync
+//! fails nobody knows what is on the disk: the store is failed from then on, answers `Corrupt`, and the process is meant to end. A full disk
 //! is found when a file is written, and answers `Unavailable`. Several processes may have one store open.
 //!
 //! File operations block. Under tokio they run on its blocking threads, which costs some 80 µs each, except the read

@@ -74,7 +74,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(time in 0..LZ4, unit in proptest::collection::vec(any::<u8>(), 1..40), times in 0usize..400, noise in proptest::collection::vec(any::<u8>(), 0..3_000)) {
+        fn what_is_written_is_read(
+            time in 0..LZ4, unit in proptest::collection::vec(any::<u8>(), 1..40), times in 0usize..400,
+            noise in proptest::collection::vec(any::<u8>(), 0..3_000),
+        ) {
             for payload in [unit.repeat(times), noise] {
                 let mut value = vec![7; 100];
                 write(time, &payload, &mut value);
@@ -83,7 +86,9 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic(head in 0u8..3, mut bytes in proptest::collection::vec(any::<u8>(), 0..200), cut: usize) {
+        fn no_bytes_make_the_reader_panic(
+            head in 0u8..3, mut bytes in proptest::collection::vec(any::<u8>(), 0..200), cut: usize,
+        ) {
             let _ = read(&bytes);
             bytes.insert(0, head);
             let _ = read(&bytes);
