@@ -22,6 +22,7 @@
 
 mod answer;
 mod failure;
+mod lines;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use serde_json::Value;
 
 use self::answer::Try;
 pub use self::failure::{Failure, Result};
+pub use self::lines::Lines;
 use crate::change::BatchRequest;
 use crate::clock::{Clock, SystemClock};
 use crate::query::{BatchAnswer, BatchState};
@@ -264,9 +266,7 @@ impl Client {
                 },
                 _ => kept = kept.or(again.basis),
             }
-            let met = self.met.load(Ordering::Relaxed);
-            let patience = if again.refused && !met { self.never_there_ms } else { self.retry_for_ms };
-            let left = patience.saturating_sub(SystemClock.ticks_ms() - started);
+            let left = self.patience_ms(&again).saturating_sub(SystemClock.ticks_ms() - started);
             // Whoever comes second after the same failure finds that all have gone on already.
             let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
             let round = self.servers.len() as u32;
@@ -283,6 +283,12 @@ impl Client {
             tracing::debug!(tries, pause_ms = pause, why = %again.why, "tries again");
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
+    }
+
+    /// For how long it is tried again after this.
+    fn patience_ms(&self, again: &answer::Again) -> u64 {
+        let met = self.met.load(Ordering::Relaxed);
+        if again.refused && !met { self.never_there_ms } else { self.retry_for_ms }
     }
 
     /// Looks a batch up in the whole history, once.
@@ -309,6 +315,12 @@ impl Client {
             Ok(response) => response,
             Err(e) => return answer::none(server, &e, self.met.load(Ordering::Relaxed)),
         };
+        self.read(turn, response).await
+    }
+
+    /// What an answer comes to.
+    async fn read(&self, turn: usize, response: reqwest::Response) -> Try {
+        let server = self.server_at(turn);
         self.met.store(true, Ordering::Relaxed);
         let status = response.status();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());

@@ -12,6 +12,11 @@ pub trait Clock: Send + Sync {
     /// Now, in whole seconds since 1970-01-01T00:00:00Z.
     fn now(&self) -> u64;
 
+    /// The same in milliseconds: for what is looked at, never for anything published.
+    fn now_ms(&self) -> u64 {
+        self.now() * 1_000
+    }
+
     /// Milliseconds that never go back, from an arbitrary start: for pacing, never for anything published.
     fn ticks_ms(&self) -> u64;
 }
@@ -20,9 +25,13 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods)] // the one place
     fn now(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+        self.now_ms() / 1_000
+    }
+
+    #[allow(clippy::disallowed_methods)] // the one place
+    fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
     }
 
     #[allow(clippy::disallowed_methods)] // the one place

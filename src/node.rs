@@ -30,7 +30,7 @@ use crate::log::embedded::EmbeddedLog;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::log::{Inbox, Log, Membership};
 use crate::pool::Pool;
-use crate::query::Query;
+use crate::query::{Query, Writers, Written};
 use crate::recover;
 use crate::store::{self, Store, local};
 use crate::tuf::key::{KeyId, KeyRing};
@@ -88,6 +88,7 @@ impl Node {
             tracing::warn!(ahead_s = ahead, "the repository's time is ahead of this clock: expiry counts from there");
         }
         let state = Arc::new(BinState::open(&dir.state(), start.layout()?)?);
+        let bin_state = state.clone();
         let width = std::thread::available_parallelism().map_or(2, |n| n.get());
         let pool = Pool::threads(width);
         if roles.has(Role::Intake) {
@@ -118,12 +119,13 @@ impl Node {
         };
         let engine = Engine::start(parts, start).await?;
         let progress = engine.progress.clone();
+        let writers = writers(bin_state, engine.progress.clone());
         let app = App::new(http::Parts {
             intake: engine.intake.clone(),
-            query: Query::new(log, store.clone(), pool.clone()),
+            query: Query::new(log, store.clone(), pool.clone()).with_writers(writers),
             store,
             published: engine.published.clone(),
-            settled: engine.settled.clone(),
+            followed: engine.followed.clone(),
             folds: Box::new(move || progress.folds()),
             clock,
             // Of its own: a large request that is parsed must not hold up what is being published.
@@ -134,6 +136,7 @@ impl Node {
                 extra_hashes,
                 targets: settings.targets.clone(),
                 tokens: tokens.as_ref().map(|(_, tokens)| tokens.clone()),
+                roles: roles.clone(),
                 takes_batches: roles.has(Role::Intake),
                 serves: roles.has(Role::Http),
                 ..http::Options::default()
@@ -255,6 +258,16 @@ async fn open_log(dir: &DataDir, settings: &Settings, clock: Arc<dyn Clock>) -> 
     let membership = if roles.has(Role::Fold) { Some(log.join(&member()?)?) } else { None };
     let inbox = if roles.has(Role::Intake) { Some(log.inbox(&member()?)?) } else { None };
     Ok(Opened { log, membership, inbox })
+}
+
+/// What the folds of this process know of a path.
+fn writers(state: Arc<BinState>, progress: Arc<Progress>) -> Writers {
+    Box::new(move |path| {
+        let layout = state.layout();
+        let position = progress.fold_position(layout.partition_of(layout.bin_of(path)))?;
+        let seq = state.written(path).ok().flatten()?; // what cannot be read now is looked for in the log
+        Some(Written { seq, position })
+    })
 }
 
 fn jittered(ms: u64) -> u64 {

@@ -101,6 +101,21 @@ pub async fn advance(log: &dyn Log, state: State, position: Offset) -> Result<St
 
 /// The state right after the Cut of a Checkpoint that names a stored one.
 async fn stored_state(store: &dyn Store, c: &Checkpoint) -> Result<State> {
+    let saved = saved(store, c).await?;
+    let mut chunks = Vec::new();
+    for chunk in saved.chunks() {
+        chunks.push(object(store, &store::ledger_ids_name(chunk.n), None).await?);
+    }
+    saved.restore(&chunks)
+}
+
+/// Whether there was a Recovery before the Cut of a Checkpoint that names a stored state.
+pub async fn recovered_before(store: &dyn Store, c: &Checkpoint) -> Result<bool> {
+    Ok(saved(store, c).await?.recovered())
+}
+
+/// The stored state that a Checkpoint names, without its ids.
+async fn saved(store: &dyn Store, c: &Checkpoint) -> Result<Saved> {
     let Some(named) = &c.state else { return Err(Error::corrupt(format!("Checkpoint {} names no ledger state", c.n))) };
     let bytes = object(store, &store::ledger_state_name(c.n), None).await?;
     if sha256(&bytes) != named.sha256 {
@@ -109,12 +124,7 @@ async fn stored_state(store: &dyn Store, c: &Checkpoint) -> Result<State> {
             c.n
         )));
     }
-    let saved = Saved::decode(&bytes)?;
-    let mut chunks = Vec::new();
-    for chunk in saved.chunks() {
-        chunks.push(object(store, &store::ledger_ids_name(chunk.n), None).await?);
-    }
-    saved.restore(&chunks)
+    Saved::decode(&bytes)
 }
 
 /// An object that must be there, and if `expect` is given, must be the one it describes.

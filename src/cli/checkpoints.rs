@@ -1,12 +1,12 @@
-//! `tuflog checkpoints`: what was published, newest first.
+//! `tuflog checkpoints` and `tuflog checkpoint`: what was published, newest first, and one of them in full.
 
 use clap::Args;
 
 use super::ask::{self, AskArgs, Asked};
 use super::failure::{Code, Failure, Outcome};
-use super::output::{bytes, count, facts, line, table, time};
-use crate::clock::{Clock, SystemClock, format_utc};
-use crate::query::{CheckpointAnswer, CheckpointsAnswer};
+use super::output::{Look, ago, bytes, count, facts, line, look, milliseconds, plural, table, time};
+use crate::clock::{Clock, SystemClock};
+use crate::query::{CheckpointAnswer, CheckpointsAnswer, PartitionCut, Stages};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,11 +60,12 @@ pub async fn run(args: CheckpointsArgs) -> Outcome {
                 None => line("there is no checkpoint yet"),
             };
         }
+        let now = SystemClock.now();
         let row = |c: &CheckpointAnswer| {
             let timestamp = c.timestamp.as_ref().map_or(String::new(), |t| format!("version {}", t.version));
-            vec![count(c.n), format_utc(c.time), count(c.seq), bytes(c.snapshot.length), timestamp]
+            vec![count(c.n), ago(c.time, now), count(c.seq), bytes(c.snapshot.length), timestamp]
         };
-        let header = ["CHECKPOINT", "CUT AT", "SEQ", "SNAPSHOT", "TIMESTAMP"];
+        let header = ["CHECKPOINT", "CUT", "SEQ", "SNAPSHOT", "TIMESTAMP"];
         table(&header, &[0, 2, 3], a.checkpoints.iter().map(row).collect())?;
         match a.before {
             Some(before) => line(format!("older ones: --before {before}")),
@@ -81,20 +82,74 @@ async fn one(args: &AskArgs, asked: Asked, n: u64) -> Outcome {
     let Some(answer) = answer else {
         return Err(Failure::new(Code::Failed, format!("there is no checkpoint {n}")));
     };
-    args.print(&answer, |c| {
-        let now = SystemClock.now();
-        let mut rows = vec![
-            ("checkpoint", count(c.n)),
-            ("cut at", time(c.time, now)),
-            ("seq", format!("{}: it holds the batches committed below", count(c.seq))),
-            ("snapshot", format!("{}, {}", c.snapshot.name, bytes(c.snapshot.length))),
-            ("sha256", c.snapshot.sha256.clone()),
-            ("ends", c.ends.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")),
-        ];
-        rows.extend(c.ledger_state.iter().map(|name| ("ledger state", name.clone())));
-        if let Some(t) = &c.timestamp {
-            rows.push(("timestamp", format!("version {}, expires {}", t.version, time(t.expires, now))));
-        }
-        facts(&rows)
-    })
+    args.print(&answer, full)
+}
+
+fn full(c: &CheckpointAnswer) -> Outcome {
+    let now = SystemClock.now();
+    let mut rows = vec![
+        ("checkpoint", count(c.n)),
+        ("cut at", time(c.time, now)),
+        ("seq", format!("{}: it holds the batches committed below", count(c.seq))),
+        ("snapshot", format!("{}, {}", c.snapshot.name, bytes(c.snapshot.length))),
+        ("sha256", c.snapshot.sha256.clone()),
+    ];
+    rows.extend(c.ledger_state.iter().map(|name| ("ledger state", name.clone())));
+    if let Some(t) = &c.timestamp {
+        rows.push(("timestamp", format!("version {}, expires {}", t.version, time(t.expires, now))));
+    }
+    let Some(d) = &c.detail else {
+        rows.push(("ends", c.ends.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")));
+        return facts(&rows);
+    };
+    let (batches, changes) = (plural(d.batches, "batch", "batches"), plural(d.changes, "change", "changes"));
+    let since = d.previous.map_or(String::new(), |n| format!(" since checkpoint {}", count(n)));
+    rows.push(("brings", format!("{changes} in {batches}{since}")));
+    let rendered = plural(d.bins.len() as u64, "bin", "bins");
+    rows.push(("renders", if d.targets_json { format!("{rendered}, targets.json") } else { rendered }));
+    let Stages { gathered_ms, folded_ms, sealed_ms } = d.stages;
+    rows.push(("gathered", format!("{} from its first commit to the cut", milliseconds(gathered_ms))));
+    let waited = d.waited_for.map_or(String::new(), |p| format!("; partition {p} came last"));
+    rows.push(("folded", format!("{} until all bins were stored{waited}", milliseconds(folded_ms))));
+    rows.push(("sealed", format!("{} until snapshot and Checkpoint were written", milliseconds(sealed_ms))));
+    facts(&rows)?;
+    line("")?;
+    let row = |p: &PartitionCut| {
+        let reported = p.reported_ms.map_or("-".to_owned(), milliseconds);
+        let last = if d.waited_for == Some(p.partition) { look(Look::Fair, reported) } else { reported };
+        vec![p.partition.to_string(), count(p.end), count(p.changes), count(p.bins), bytes(p.bytes), last]
+    };
+    let header = ["PARTITION", "OFFSET", "CHANGES", "BINS", "WRITTEN", "REPORTED AFTER"];
+    table(&header, &[0, 1, 2, 3, 4, 5], d.partitions.iter().map(row).collect())
+}
+
+const ONE_EXAMPLES: &str = "\
+Examples:
+  tuflog checkpoint 7
+  tuflog checkpoint 7 --json              # with the names of its bins
+  tuflog diff 6 7                         # which targets it changed
+
+Which partition is slow? The one that came last, time and again.";
+
+/// Show a checkpoint in full: what it brought, how long it took
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show a checkpoint in full: its cut, the committed offset of every partition, what it brought, \
+which partition was waited for, and how long each stage took by the times at which the log took its records. Exit code 1 \
+if there is no checkpoint of the number given."
+)]
+#[command(after_long_help = ONE_EXAMPLES)]
+pub struct CheckpointArgs {
+    /// Its number
+    #[arg(value_name = "N")]
+    n: u64,
+
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Runs `tuflog checkpoint`.
+pub async fn of(args: CheckpointArgs) -> Outcome {
+    let asked = args.ask.open().await?;
+    one(&args.ask, asked, args.n).await
 }

@@ -5,11 +5,13 @@ use clap::CommandFactory;
 use super::Cli;
 
 /// The commands, as they are listed.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("Run a repository", &["init", "serve"]),
     ("Publish", &["add", "remove", "import"]),
-    ("Ask", &["status", "lag", "batch", "target", "route", "checkpoints"]),
+    ("Ask", &["status", "lag", "batch", "target", "route", "search", "bins", "bin", "checkpoints", "checkpoint"]),
+    ("Look back", &["log", "history", "diff", "replay", "export"]),
     ("Check and recover", &["audit", "doctor", "recover", "bench"]),
+    ("Install", &["completions", "man"]),
 ];
 
 const ABOUT: &str = "\

@@ -3,11 +3,14 @@
 //! ```text
 //!   init serve                       make a repository, run a node
 //!   add remove import                write.rs: options, receipts; client.rs: which server; ../client.rs: HTTP, retries
-//!   status lag batch target route checkpoints   ask.rs: a server, or the data of a stopped node
+//!   status lag batch target route search bins checkpoints log history diff
+//!                                    ask.rs: a server, or log and store read here (opened.rs)
+//!   replay export                    history for other programs, and as it was published
 //!   audit                            everything from the first record on
 //!   doctor                           what a node stands on
 //!   recover                          what to do after records were lost
 //!   bench                            load and measure, and check meanwhile
+//!   completions                      for shells, and man pages
 //!   failure.rs  exit codes           output.rs  tables, units, JSON      logging.rs  log lines
 //! ```
 //!
@@ -18,20 +21,28 @@ mod ask;
 mod audit;
 mod batch;
 mod bench;
+mod bins;
 mod checkpoints;
 mod client;
+mod completions;
+mod diff;
 mod doctor;
+mod export;
 mod failure;
 mod help;
+mod history;
 mod import;
 mod init;
 mod lag;
+mod log;
 mod logging;
 mod opened;
 mod output;
 mod recover;
 mod remove;
+mod replay;
 mod route;
+mod search;
 mod serve;
 mod settings_file;
 pub mod source;
@@ -70,11 +81,22 @@ enum Command {
     Batch(batch::BatchArgs),
     Target(target::TargetArgs),
     Route(route::RouteArgs),
+    Search(search::SearchArgs),
+    Bins(bins::BinsArgs),
+    Bin(bins::BinArgs),
     Checkpoints(checkpoints::CheckpointsArgs),
+    Checkpoint(checkpoints::CheckpointArgs),
+    Log(log::LogArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Replay(replay::ReplayArgs),
+    Export(export::ExportArgs),
     Audit(audit::AuditArgs),
     Doctor(Box<doctor::DoctorArgs>),
     Recover(recover::RecoverArgs),
     Bench(Box<bench::BenchArgs>),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
 }
 
 /// Runs the command that `args` (the program's name first) spell.
@@ -115,11 +137,22 @@ fn dispatch(cli: Cli) -> Outcome {
             Command::Batch(args) => batch::run(args).await,
             Command::Target(args) => target::run(args).await,
             Command::Route(args) => route::run(args).await,
+            Command::Search(args) => search::run(args).await,
+            Command::Bins(args) => bins::all(args).await,
+            Command::Bin(args) => bins::one(args).await,
             Command::Checkpoints(args) => checkpoints::run(args).await,
+            Command::Checkpoint(args) => checkpoints::of(args).await,
+            Command::Log(args) => log::run(args).await,
+            Command::History(args) => history::run(args).await,
+            Command::Diff(args) => diff::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
+            Command::Export(args) => export::run(args).await,
             Command::Audit(args) => audit::run(args).await,
             Command::Doctor(args) => doctor::run(*args).await,
             Command::Recover(args) => recover::run(args).await,
             Command::Bench(args) => bench::run(*args).await,
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => completions::man(&args),
         }
     });
     runtime.shutdown_background(); // a name that is being resolved must not hold up the end

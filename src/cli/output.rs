@@ -1,8 +1,11 @@
-//! Output for people and for programs: aligned tables, units, UTC; or one JSON document.
+//! Output for people and for programs: aligned tables, units, UTC; or JSON, one document or one a line.
+//!
+//! Colour is for terminals alone, and not where NO_COLOR says so: what is styled here loses it on its way out.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -11,9 +14,44 @@ use crate::clock::format_utc;
 
 /// Prints a line. A closed stdout ends the command as if all was said.
 pub fn line(text: impl Display) -> Outcome {
-    let mut out = io::stdout().lock();
+    let mut out = anstream::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(())
+}
+
+/// Prints one JSON document as a line.
+pub fn json_line<T: Serialize>(value: &T) -> Outcome {
+    let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;
+    text.push(b'\n');
+    io::stdout().lock().write_all(&text)?;
+    Ok(())
+}
+
+/// What a piece of text is, and so how it looks on a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The head of a table, the name of a fact.
+    Name,
+    /// All is well; something came.
+    Good,
+    /// It needs a look; something changed.
+    Fair,
+    /// It is wrong; something went.
+    Bad,
+    /// Beside the point.
+    Faint,
+}
+
+/// Text as it looks on a terminal.
+pub fn look(look: Look, text: impl Display) -> String {
+    let style = match look {
+        Look::Name => Style::new().bold(),
+        Look::Good => AnsiColor::Green.on_default(),
+        Look::Fair => AnsiColor::Yellow.on_default(),
+        Look::Bad => AnsiColor::Red.on_default(),
+        Look::Faint => Style::new().dimmed(),
+    };
+    format!("{style}{text}{style:#}")
 }
 
 /// Prints one JSON document, indented.
@@ -33,7 +71,8 @@ pub fn note(text: impl Display) {
 pub fn facts(rows: &[(&str, String)]) -> Outcome {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in rows {
-        line(format!("{name:width$}  {value}").trim_end())?;
+        let name = look(Look::Name, format!("{name:width$}"));
+        line(format!("{name}  {value}").trim_end())?;
     }
     Ok(())
 }
@@ -49,8 +88,9 @@ pub fn table(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> Outcom
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    for row in table.lines() {
-        line(row.trim_end())?;
+    for (i, row) in table.lines().enumerate() {
+        let row = row.trim_end();
+        if i == 0 { line(look(Look::Name, row))? } else { line(row)? }
     }
     Ok(())
 }
@@ -95,14 +135,27 @@ pub fn duration(seconds: u64) -> String {
     rest.map_or(head.clone(), |(n, name)| format!("{head} {n} {name}"))
 }
 
-/// A time as UTC, with how far it is from `now`.
-pub fn time(unix: u64, now: u64) -> String {
-    let far = match unix.checked_sub(now) {
+/// How far a time is from `now`.
+pub fn ago(unix: u64, now: u64) -> String {
+    match unix.checked_sub(now) {
         Some(0) => "now".to_owned(),
         Some(ahead) => format!("in {}", duration(ahead)),
         None => format!("{} ago", duration(now - unix)),
-    };
-    format!("{} ({far})", format_utc(unix))
+    }
+}
+
+/// A time as UTC, with how far it is from `now`.
+pub fn time(unix: u64, now: u64) -> String {
+    format!("{} ({})", format_utc(unix), ago(unix, now))
+}
+
+/// `4200` → `4.2 s`: milliseconds as people read them.
+pub fn milliseconds(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
+        _ => duration(ms / 1_000),
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::bins::PartitionId;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::ledger::record::{Cut, Renew};
-use crate::ledger::{Event, FoldReport, Follower, Record, State, saved, slots};
+use crate::ledger::{Event, FoldReport, Follower, Outcome, Record, State, saved, slots};
 use crate::log::{Log, Offset, Partition, Reader};
 use crate::pool::Pool;
 use crate::store::Store;
@@ -77,6 +77,21 @@ pub struct Published {
     pub seq: Offset,
 }
 
+/// What a compactor has read of the ledger since it began, and whether anything waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// The seq of the next ledger record.
+    pub next: Offset,
+    /// Everything committed before it is published.
+    pub settled: bool,
+    /// Batches that were valid.
+    pub batches: u64,
+    /// Their changes.
+    pub changes: u64,
+    /// Checkpoints.
+    pub checkpoints: u64,
+}
+
 /// See the module.
 pub struct Compactor {
     parts: Parts,
@@ -104,6 +119,7 @@ pub struct Compactor {
     /// When the log took the last record that was read. Not the latest such time: a clock that was wrong once and is
     /// right again must not look wrong.
     log_time: u64,
+    followed: Followed,
     pointer: u64,
     /// Since when the pointer has been behind and is another's to move, in clock ticks.
     pointer_since: Option<u64>,
@@ -132,6 +148,7 @@ impl Compactor {
             last_cut_ticks: None,
             cut_seqs: BTreeMap::new(),
             log_time: 0,
+            followed: Followed::default(),
             pointer: 0,
             pointer_since: None,
         };
@@ -199,10 +216,17 @@ impl Compactor {
         &self.follower.state
     }
 
+    /// What it has read so far.
+    pub fn followed(&self) -> Followed {
+        let s = &self.follower.state;
+        let is_published = s.stamp.as_ref().is_some_and(|stamp| stamp.version <= self.pointer);
+        let settled = s.open.is_none() && s.touched.is_empty() && is_published;
+        Followed { next: s.next, settled, ..self.followed }
+    }
+
     /// True when everything committed so far is published.
     pub fn is_settled(&self) -> bool {
-        let s = &self.follower.state;
-        s.open.is_none() && s.touched.is_empty() && s.stamp.as_ref().is_some_and(|stamp| stamp.version <= self.pointer)
+        self.followed().settled
     }
 
     fn min_cut_interval_ms(&self) -> u64 {
@@ -213,13 +237,20 @@ impl Compactor {
         let mut worked = false;
         while let Some(entry) = self.follower.next().await? {
             worked = true;
-            self.log_time = entry.time;
+            self.log_time = entry.time_ms / 1_000;
+            if let (Record::Commit(commit), Event::Commit(outcomes)) = (&entry.record, &entry.event) {
+                for (batch, _) in commit.batches.iter().zip(outcomes).filter(|(_, o)| **o == Outcome::Valid) {
+                    self.followed.batches += 1;
+                    self.followed.changes += batch.parts.iter().map(|(_, count)| u64::from(*count)).sum::<u64>();
+                }
+            }
             match entry.event {
                 Event::Cut => {
                     self.enter_cut()?;
                     break;
                 }
                 Event::Checkpoint(n) => {
+                    self.followed.checkpoints += 1;
                     self.reports.retain(|(of, _), _| *of > n);
                     self.last = self.built.take().filter(|(of, ..)| *of == n);
                     self.state_objects = None;

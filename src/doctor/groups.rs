@@ -215,7 +215,7 @@ async fn lag(
         } else if let (Some((log, _)), Ok(partition)) = (&log.parts, u16::try_from(*p))
             && let Ok(Some(oldest)) = log.fetch((work.place)(partition), range.start).await
         {
-            let age = clock.now().saturating_sub(oldest.time);
+            let age = clock.now().saturating_sub(oldest.time());
             longest = longest.max(Some((age, *p)));
         }
     }

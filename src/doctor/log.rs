@@ -168,7 +168,7 @@ fn embedded(node: &Node) -> Result<(Arc<dyn Log>, Option<DataDir>)> {
 /// When the log took its newest ledger record.
 async fn newest(log: &dyn Log) -> Result<Option<u64>> {
     match log.end(Partition::Ledger).await?.checked_sub(1) {
-        Some(last) => Ok(log.fetch(Partition::Ledger, last).await?.map(|record| record.time)),
+        Some(last) => Ok(log.fetch(Partition::Ledger, last).await?.map(|record| record.time())),
         None => Ok(None),
     }
 }

@@ -9,7 +9,7 @@ use crate::ledger::segment::Segment;
 use crate::log::Offset;
 
 /// Takes from a Commit's segments, in its order, what each of the `wanted` (index, count) batches has in them.
-pub(super) fn decode(
+pub fn decode(
     segments: &[Bytes],
     ids: &[String],
     wanted: &[(usize, u32)],

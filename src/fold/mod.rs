@@ -12,7 +12,7 @@
 //! ```
 
 pub mod changes;
-mod decode;
+pub mod decode;
 mod keys;
 mod render;
 mod scout;

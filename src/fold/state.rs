@@ -344,6 +344,15 @@ impl State {
         Ok(count)
     }
 
+    /// The seq that wrote a path last; `None` where there is no target.
+    pub fn written(&self, path: &str) -> Result<Option<Offset>> {
+        let mut target = Vec::new();
+        write_target_key(self.layout.bin_of(path), path, &mut target);
+        let Some(value) = self.get(&target)? else { return Ok(None) };
+        let seq = value.first_chunk().copied().map(Offset::from_be_bytes);
+        seq.map(Some).ok_or_else(|| Error::corrupt("bin state: a target does not parse"))
+    }
+
     /// Forgets everything about a partition.
     pub fn reset(&self, partition: PartitionId) -> Result<()> {
         let range = self.layout.bins_of(partition);

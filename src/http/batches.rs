@@ -149,11 +149,7 @@ pub async fn get(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<BatchAnsw
     let id = params::rest(&uri, "/v1/batches/", "id")?;
     check_id(&id)?;
     let query = params::query(&uri, &["history"])?;
-    let full = match query.get("history").map(String::as_str) {
-        None => false,
-        Some("full") => true,
-        Some(other) => return Err(Error::invalid("history", format!("may only be full, not {other:?}")).into()),
-    };
+    let full = params::full(&query, "history")?;
     let known = app.intake.lookup(&id).await?;
     let seen = match known.seen {
         None if full => {

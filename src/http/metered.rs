@@ -56,6 +56,10 @@ impl Store for MeteredStore {
         self.inner.get(name)
     }
 
+    fn length<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        self.inner.length(name)
+    }
+
     fn swap_pointer<'a>(&'a self, old: Option<&'a Bytes>, new: Bytes) -> BoxFuture<'a, Result<bool>> {
         self.inner.swap_pointer(old, new)
     }

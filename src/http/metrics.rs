@@ -20,7 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::batches::{Submitted, outcome};
 use super::failure::Answer;
-use super::{App, published};
+use super::{App, status};
 use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::log::Offset;
@@ -202,12 +202,10 @@ impl Metrics {
             // What only the inbox lacks, such as a right to see its group, leaves out one metric.
             Err(e) => tracing::debug!(error = %e, "the inbox is not measured"),
         }
-        if let Some(p) = published::published(app).await? {
+        if let Some(p) = status::published(app).await? {
             self.timestamp_version.set(p.version);
             self.checkpoint.set(p.checkpoint);
-            // A Commit of nothing but repeats waits for no cut.
-            let settled = app.settled.borrow().1;
-            self.published_lag.set(if settled { 0 } else { app.query.behind(p.seq).await? });
+            self.published_lag.set(p.behind);
             self.published_age.set(app.clock.now().saturating_sub(p.time));
             self.expires.get_or_create(&Role { role: "timestamp" }).set(p.expires);
         }
@@ -248,12 +246,12 @@ impl Visible {
     }
 
     /// Everything below `seq` has become visible.
-    pub(super) fn reached(&self, seq: Offset, metrics: &Metrics) {
+    pub(super) fn reached(&self, seq: Offset, mut tell: impl FnMut(f64)) {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|(at, started)| {
             let waits = *at >= seq;
             if !waits {
-                metrics.visible_seconds.observe(started.seconds());
+                tell(started.seconds());
             }
             waits
         });

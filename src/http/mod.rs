@@ -3,7 +3,9 @@
 //! ```text
 //!   serve.rs      connections                         failure.rs   the one form of errors
 //!   params.rs     paths and query parameters          body.rs      request bodies, bounded
-//!   batches.rs    POST and receipts                   published.rs targets, checkpoints, status, probes
+//!   batches.rs    POST and receipts                   published.rs targets, checkpoints, lag, probes
+//!   status.rs     where the node stands               rates.rs     what happened in the last seconds
+//!   explore.rs    bins, search, history, the ledger   streams.rs   diff, replay, the change feed
 //!   metadata.rs   what TUF clients fetch              variants.rs  its compressed copies
 //!   files.rs      target files                        auth.rs      tokens
 //!   health.rs     ready or not                        metrics.rs   Prometheus; metered.rs counts objects
@@ -17,6 +19,7 @@
 mod auth;
 mod batches;
 mod body;
+mod explore;
 mod failure;
 mod files;
 mod health;
@@ -27,7 +30,10 @@ pub mod metrics;
 pub mod openapi;
 mod params;
 mod published;
+mod rates;
 mod serve;
+mod status;
+mod streams;
 mod variants;
 
 use std::collections::BTreeMap;
@@ -43,25 +49,26 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::FutureExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use auth::{Scope, Tokens};
 pub use body::{MAX_BODIES_BYTES, MAX_BODY_BYTES};
 pub use failure::{ErrorAnswer, ErrorDetail};
 pub use health::{Cause, Health};
-pub use published::{
-    LayoutStatus, LedgerStatus, PartitionStatus, PublishedStatus, QueueStatus, ReadyAnswer, StatusAnswer,
-};
+pub use published::ReadyAnswer;
+pub use rates::{Rates, RatesAnswer, SecondAnswer};
 pub use serve::{open_files, serve};
+pub use status::{LayoutStatus, LedgerStatus, PartitionStatus, PublishedStatus, QueueStatus, StatusAnswer};
 
 use crate::bins::PartitionId;
 use crate::clock::{Clock, Stopwatch};
-use crate::compact::Published;
-use crate::config::defaults;
+use crate::compact::{Followed, Published};
+use crate::config::{Roles, defaults};
 use crate::intake;
 use crate::log::Offset;
 use crate::pool::Pool;
-use crate::query::{Query, TargetAnswer};
+use crate::query::{At, Query, TargetAnswer};
 use crate::store::Store;
 use failure::{Answer, Failure};
 use metrics::{Metrics, Visible};
@@ -69,7 +76,7 @@ use variants::Variants;
 
 /// How many requests may read the whole ledger at a time; more get 503.
 const SCANS: usize = 2;
-/// How many requests may read back in the ledger for checkpoints at a time; more wait.
+/// How many questions that read much of log or store are answered at a time; more wait.
 const PAGES: usize = 4;
 /// How many files may be read from the store into memory at a time; more wait.
 const READS: usize = 32;
@@ -87,6 +94,8 @@ pub struct Options {
     pub wait: Duration,
     /// How long a request's body may take to come.
     pub request: Duration,
+    /// What this process does.
+    pub roles: Roles,
     /// False for a node that answers only questions.
     pub takes_batches: bool,
     /// False for a node that answers only the probes and for its metrics.
@@ -101,6 +110,7 @@ impl Default for Options {
             tokens: None,
             wait: Duration::from_secs(defaults::WAIT_S),
             request: Duration::from_secs(defaults::REQUEST_S),
+            roles: Roles::default(),
             takes_batches: true,
             serves: true,
         }
@@ -117,8 +127,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Where the pointer stands.
     pub published: watch::Receiver<Published>,
-    /// Whether everything committed is published, and before which seq.
-    pub settled: watch::Receiver<(Offset, bool)>,
+    /// What this node has read of the ledger.
+    pub followed: watch::Receiver<Followed>,
     /// The position of each partition that is folded here: the ledger seq its fold takes next.
     pub folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
     /// For the age of what is published.
@@ -139,7 +149,7 @@ pub struct App {
     query: Query,
     store: Arc<dyn Store>,
     published: watch::Receiver<Published>,
-    settled: watch::Receiver<(Offset, bool)>,
+    followed: watch::Receiver<Followed>,
     folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
     clock: Arc<dyn Clock>,
     pool: Pool,
@@ -151,27 +161,34 @@ pub struct App {
     scans: Semaphore,
     pages: Semaphore,
     reads: Semaphore,
+    streams: Arc<Semaphore>,
     visible: Visible,
+    rates: rates::Recorder,
+    /// Ends the streams.
+    ending: CancellationToken,
     started: Stopwatch,
 }
 
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<App> {
-        let Parts { intake, query, store, published, settled, folds, clock, pool, health, metrics, options } = parts;
+        let Parts { intake, query, store, published, followed, folds, clock, pool, health, metrics, options } = parts;
         Arc::new(App {
             bodies: body::Bodies::new(pool.clone(), options.request),
             files: variants::Cache::default(),
             scans: Semaphore::new(SCANS),
             pages: Semaphore::new(PAGES),
             reads: Semaphore::new(READS),
+            streams: Arc::new(Semaphore::new(streams::STREAMS)),
             visible: Visible::default(),
+            rates: rates::Recorder::default(),
+            ending: CancellationToken::new(),
             started: Stopwatch::start(),
             intake,
             query,
             store,
             published,
-            settled,
+            followed,
             folds,
             clock,
             pool,
@@ -189,7 +206,10 @@ impl App {
             let now = *published.borrow_and_update();
             if now.version > 0 {
                 self.health.clear(Cause::Unpublished);
-                self.visible.reached(now.seq, &self.metrics);
+                self.visible.reached(now.seq, |seconds| {
+                    self.metrics.visible_seconds.observe(seconds);
+                    self.rates.visible(seconds);
+                });
             }
             if published.changed().await.is_err() {
                 return;
@@ -197,10 +217,45 @@ impl App {
         }
     }
 
+    /// Takes note of each second.
+    async fn record_rates(&self) {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            seconds.tick().await;
+            let followed = *self.followed.borrow();
+            self.rates.tick(self.clock.now(), followed);
+        }
+    }
+
     /// The published target at a path; see [`Query::target`].
     async fn target(&self, path: &str) -> crate::Result<Option<TargetAnswer>> {
-        let _turn = self.reads.acquire().await;
-        self.query.target(path).await
+        let _turn = self.read().await?;
+        self.query.target(path, None).await
+    }
+
+    /// A turn to read a file into memory; waits for it.
+    async fn read(&self) -> crate::Result<SemaphorePermit<'_>> {
+        turn(&self.reads).await
+    }
+
+    /// The point in history that a parameter names.
+    fn at(&self, query: &BTreeMap<String, String>, name: &str) -> crate::Result<Option<At>> {
+        let parse = |text: &String| {
+            At::parse(text, self.clock.now()).map_err(|e| crate::Error { field: Some(name.to_owned()), ..e })
+        };
+        query.get(name).map(parse).transpose()
+    }
+
+    /// A turn for a question that reads much; waits for it.
+    async fn turn(&self) -> crate::Result<SemaphorePermit<'_>> {
+        turn(&self.pages).await
+    }
+
+    /// Room for a stream.
+    fn stream(&self) -> crate::Result<OwnedSemaphorePermit> {
+        let busy = |_| crate::Error::unavailable(format!("{} streams are being read: try again", streams::STREAMS));
+        self.streams.clone().try_acquire_owned().map_err(busy)
     }
 
     /// A versioned metadata file by its name.
@@ -230,6 +285,10 @@ impl App {
     }
 }
 
+async fn turn(of: &Semaphore) -> crate::Result<SemaphorePermit<'_>> {
+    of.acquire().await.map_err(|_| crate::Error::unavailable("the server is stopping: try again"))
+}
+
 /// The routes.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
@@ -256,7 +315,17 @@ fn queries() -> Router<Arc<App>> {
         .route("/v1/route/{*path}", get(published::route))
         .route("/v1/checkpoints", get(published::checkpoints))
         .route("/v1/checkpoints/{n}", get(published::checkpoint))
-        .route("/v1/status", get(published::status))
+        .route("/v1/bins", get(explore::bins))
+        .route("/v1/bins/{bin}", get(explore::bin))
+        .route("/v1/search", get(explore::search))
+        .route("/v1/history/{*path}", get(explore::history))
+        .route("/v1/log", get(explore::records))
+        .route("/v1/log/{seq}", get(explore::record))
+        .route("/v1/diff", get(streams::diff))
+        .route("/v1/replay", get(streams::replay))
+        .route("/v1/feed", get(streams::feed))
+        .route("/v1/status", get(status::status))
+        .route("/v1/rates", get(status::rates))
         .route("/v1/lag", get(published::lag))
         .route("/metadata/{name}", get(metadata::get))
         .route("/targets/{*path}", get(files::get))

@@ -4,7 +4,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 
 use super::json::Json;
-use super::{batches, files, metadata, metrics, published};
+use super::{batches, explore, files, metadata, metrics, published, status, streams};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -14,14 +14,17 @@ use super::{batches, files, metadata, metrics, published};
     ),
     paths(
         batches::post, batches::get,
-        published::target, published::route, published::checkpoints, published::checkpoint, published::status,
-        published::lag,
+        published::target, published::route, published::checkpoints, published::checkpoint, published::lag,
+        status::status, status::rates,
+        explore::bins, explore::bin, explore::search, explore::history, explore::records, explore::record,
+        streams::diff, streams::replay, streams::feed,
         published::healthz, published::readyz, metrics::get,
         metadata::get, files::get,
     ),
     tags(
         (name = "batches", description = "Publishing"),
         (name = "published", description = "What is published, and how far the node is"),
+        (name = "history", description = "What was published then, what changed, and the ledger itself"),
         (name = "metadata", description = "What TUF clients fetch: public"),
         (name = "operation", description = "For orchestrators and Prometheus"),
     )

@@ -61,6 +61,24 @@ pub fn number(query: &BTreeMap<String, String>, name: &str) -> Result<Option<u64
     query.get(name).map(parse).transpose()
 }
 
+/// Whether a parameter says `full`, which is all that it may say.
+pub fn full(query: &BTreeMap<String, String>, name: &str) -> Result<bool> {
+    match query.get(name).map(String::as_str) {
+        None => Ok(false),
+        Some("full") => Ok(true),
+        Some(other) => Err(Error::invalid(name, format!("may only be full, not {other:?}"))),
+    }
+}
+
+/// The parameter `limit`: how many of something are asked for.
+pub fn limit(query: &BTreeMap<String, String>, usual: usize, most: usize) -> Result<usize> {
+    let limit = number(query, "limit")?.unwrap_or(usual as u64);
+    match usize::try_from(limit).ok().filter(|limit| (1..=most).contains(limit)) {
+        Some(limit) => Ok(limit),
+        None => Err(Error::invalid("limit", format!("must be from 1 to {most}, not {limit}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

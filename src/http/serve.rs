@@ -61,10 +61,11 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
     let mut warned: Option<Stopwatch> = None;
     let (ending, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn({
-        let (app, ending) = (app, ending.clone());
+        let (app, ending) = (app.clone(), ending.clone());
         async move {
             tokio::select! {
                 () = app.watch_published() => {}
+                () = app.record_rates() => {}
                 () = ending.cancelled() => {}
             }
         }
@@ -113,6 +114,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
     }
     drop(listener);
     ending.cancel();
+    app.ending.cancel();
     tasks.close();
     if tokio::time::timeout(END_PATIENCE, tasks.wait()).await.is_err() {
         tracing::warn!("some requests were still under way");

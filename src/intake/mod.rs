@@ -113,6 +113,11 @@ impl Handle {
         }
     }
 
+    /// How many bytes may be queued or in flight.
+    pub fn queue_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
     /// How many bytes are queued or in flight.
     pub fn queued_bytes(&self) -> usize {
         self.queue_bytes - self.room.available_permits()

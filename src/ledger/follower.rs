@@ -17,8 +17,8 @@ const READ_BYTES: usize = 1 << 20;
 pub struct Entry {
     /// Its position.
     pub seq: Offset,
-    /// When the log took it, in Unix seconds by the log's clock.
-    pub time: u64,
+    /// When the log took it, in Unix milliseconds by the log's clock.
+    pub time_ms: u64,
     /// What it says.
     pub record: Record,
     /// What it did.
@@ -85,14 +85,14 @@ impl Follower {
         if self.peek().await?.is_none() {
             return Ok(None);
         }
-        let Some(log::Record { offset: seq, time, payload }) = self.buffer.pop_front() else { return Ok(None) };
+        let Some(log::Record { offset: seq, time_ms, payload }) = self.buffer.pop_front() else { return Ok(None) };
         let at = |e: Error| e.context(format!("ledger seq {seq}"));
         let record = Record::decode(&payload).map_err(at)?;
         let event = self.state.apply(seq, &record).map_err(at)?;
         if !matches!(record, Record::Cut(_) | Record::Renew(_)) {
             self.last = Some((seq, sha256(&payload)));
         }
-        Ok(Some(Entry { seq, time, record, event }))
+        Ok(Some(Entry { seq, time_ms, record, event }))
     }
 
     /// Completes when [`Follower::next`] may have something. Cancel-safe.

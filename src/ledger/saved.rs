@@ -158,6 +158,11 @@ impl Saved {
         (self.cut.n, self.cut.seq)
     }
 
+    /// Whether there was a Recovery before it.
+    pub fn recovered(&self) -> bool {
+        self.recovered.is_some()
+    }
+
     /// The ids objects it needs, oldest first.
     pub fn chunks(&self) -> &[IdsChunk] {
         &self.chunks

@@ -192,7 +192,7 @@ impl State {
         let gap = if self.chance(self.faults.gap_percent) { self.rng.u64(1..3) } else { 0 };
         let topic = self.topics.entry(to).or_default();
         let offset = topic.end() + gap;
-        topic.records.insert(offset, Record { offset, time: self.time, payload });
+        topic.records.insert(offset, Record { offset, time_ms: self.time * 1_000, payload });
         offset
     }
 
@@ -339,7 +339,7 @@ mod tests {
         assert!(unknown().any(|(i, _)| times(i) == 0), "lost");
         assert!((0..200).any(|i| times(i) == 2), "doubled");
         assert!(
-            records.iter().any(|r| r.time > u64::from(u32::from_be_bytes(r.payload[..].try_into().unwrap()))),
+            records.iter().any(|r| r.time() > u64::from(u32::from_be_bytes(r.payload[..].try_into().unwrap()))),
             "late"
         );
         assert!(records.iter().zip(0..).any(|(r, i)| r.offset > i), "gaps");

@@ -67,10 +67,17 @@ pub enum Partition {
 pub struct Record {
     /// Where it stands.
     pub offset: Offset,
-    /// When the log took it, in Unix seconds by the log's own clock.
-    pub time: u64,
+    /// When the log took it, in Unix milliseconds by the log's own clock.
+    pub time_ms: u64,
     /// What was appended.
     pub payload: Bytes,
+}
+
+impl Record {
+    /// When the log took it, in Unix seconds.
+    pub fn time(&self) -> u64 {
+        self.time_ms / 1_000
+    }
 }
 
 /// A log driver. See the module for the contract.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bins::PartitionId;
 use crate::clock::Clock;
-use crate::compact::{self, Compactor, Published};
+use crate::compact::{self, Compactor, Followed, Published};
 use crate::config::{Role, Roles};
 use crate::error::{Error, Result};
 use crate::fold;
@@ -80,6 +80,11 @@ impl Progress {
         self.folds.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The same of one partition.
+    pub fn fold_position(&self, partition: PartitionId) -> Option<Offset> {
+        self.folds.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
+    }
+
     pub(super) fn fold_at(&self, partition: PartitionId, next: Offset) {
         self.folds.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, next);
     }
@@ -95,8 +100,8 @@ pub struct Engine {
     pub intake: intake::Handle,
     /// Where the pointer stands.
     pub published: watch::Receiver<Published>,
-    /// The seq of the next ledger record, and whether everything committed before it is published.
-    pub settled: watch::Receiver<(Offset, bool)>,
+    /// What the compactor has read of the ledger.
+    pub followed: watch::Receiver<Followed>,
     /// Where the rooms stand.
     pub progress: Arc<Progress>,
     log: Arc<dyn Log>,
@@ -113,7 +118,7 @@ impl Engine {
     pub async fn start(parts: Parts, mut start: State) -> Result<Engine> {
         let layout = start.layout()?;
         let (published, published_rx) = watch::channel(Published::default());
-        let (settled, settled_rx) = watch::channel((0, false));
+        let (followed, followed_rx) = watch::channel(Followed::default());
         let (fatal, fatal_rx) = mpsc::channel(8);
         let stop = CancellationToken::new();
         let progress = Arc::new(Progress::default());
@@ -174,7 +179,7 @@ impl Engine {
                 }
             }));
         };
-        for room in [Room::Intake(intake), Room::Compactor { compactor, settled }] {
+        for room in [Room::Intake(intake), Room::Compactor { compactor, followed }] {
             spawn(room.name().0, Box::pin(drive(room, stop.clone(), parts.health.clone())));
         }
         let inbox_stop = stop.child_token();
@@ -199,7 +204,7 @@ impl Engine {
             progress,
             log: parts.log,
             state: parts.state,
-            settled: settled_rx,
+            followed: followed_rx,
             hurry,
             stop,
             inbox_stop,
@@ -219,7 +224,7 @@ impl Engine {
     /// Takes no more batches, and completes when everything committed is published, or with the error that makes that
     /// impossible.
     pub async fn drain(&mut self) -> Result<()> {
-        let Engine { intake, published, hurry, log, settled, fatal, inbox_stop, .. } = self;
+        let Engine { intake, published, hurry, log, followed, fatal, inbox_stop, .. } = self;
         inbox_stop.cancel(); // what stays in the inbox is taken in by others, or at the next start
         let drained = async {
             intake.drain().await;
@@ -227,7 +232,7 @@ impl Engine {
             let end = log.end(Partition::Ledger).await?;
             // Where others go on publishing, what comes after this is theirs.
             let done = tokio::select! {
-                settled = settled.wait_for(|(next, settled)| *settled && *next >= end) => settled.is_ok(),
+                followed = followed.wait_for(|f| f.settled && f.next >= end) => followed.is_ok(),
                 published = published.wait_for(|p| p.seq >= end) => published.is_ok(),
             };
             if done { Ok(()) } else { Err(Error::unavailable("the compactor has stopped")) }

@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Progress;
 use crate::bins::PartitionId;
-use crate::compact::Compactor;
+use crate::compact::{Compactor, Followed};
 use crate::error::{Kind, Result};
 use crate::fold::{self, Fold};
 use crate::http::{Cause, Health};
 use crate::intake::Intake;
 use crate::intake::inbox::Inbox;
-use crate::log::{Membership, Offset};
+use crate::log::Membership;
 use crate::recover::{self, Source};
 
 /// The first pause after a failed step; it doubles up to [`MAX_PAUSE`].
@@ -30,7 +30,7 @@ pub(super) enum Room {
     Intake(Intake),
     Inbox(Inbox),
     Fold(Folding),
-    Compactor { compactor: Compactor, settled: watch::Sender<(Offset, bool)> },
+    Compactor { compactor: Compactor, followed: watch::Sender<Followed> },
 }
 
 /// The fold of one partition; `fold` is `None` until it has started.
@@ -73,10 +73,10 @@ impl Room {
             Room::Intake(intake) => intake.step().await,
             Room::Inbox(inbox) => inbox.step().await,
             Room::Fold(folding) => folding.step().await,
-            Room::Compactor { compactor, settled } => {
+            Room::Compactor { compactor, followed } => {
                 let worked = compactor.step().await?;
-                let is = (compactor.state().next, compactor.is_settled());
-                settled.send_if_modified(|was| std::mem::replace(was, is) != is);
+                let is = compactor.followed();
+                followed.send_if_modified(|was| std::mem::replace(was, is) != is);
                 Ok(worked)
             }
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::targets::Entry;
 use crate::bins::PartitionId;
 use crate::log::Offset;
 
@@ -73,8 +74,47 @@ pub struct TargetAnswer {
     pub bin: String,
     /// The version of that bin: the number of the cut that rendered it last.
     pub version: u64,
-    /// The checkpoint that was looked at: the newest published.
+    /// The checkpoint that was looked at: the newest published, unless another was asked for.
     pub checkpoint: u64,
+    /// What brought it; absent where that cannot be said at once: ask with `origin=full`, or for its history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// What brought a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct Origin {
+    /// The batch.
+    pub batch: String,
+    /// The seq of its Commit.
+    #[schema(value_type = u64)]
+    pub seq: Offset,
+    /// When the log took that, in Unix seconds.
+    pub time: u64,
+    /// The checkpoint that published it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+}
+
+/// What stands at a path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct EntryAnswer {
+    /// The target's length in bytes.
+    pub length: u64,
+    /// Digests by algorithm.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    pub hashes: Map<String, Value>,
+    /// What its producer added for applications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub custom: Option<Map<String, Value>>,
+}
+
+impl From<Entry> for EntryAnswer {
+    fn from(Entry { length, hashes, custom }: Entry) -> EntryAnswer {
+        EntryAnswer { length, hashes, custom }
+    }
 }
 
 /// Where a path lives, whether there is a target or not.
@@ -160,6 +200,72 @@ pub struct CheckpointAnswer {
     /// The timestamp that leads to it; only for the newest one published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<TimestampAnswer>,
+    /// What it came of; only where one checkpoint is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<CheckpointDetail>,
+}
+
+/// What a checkpoint came of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct CheckpointDetail {
+    /// The checkpoint before it; absent for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<u64>,
+    /// The seq of its own record.
+    #[schema(value_type = u64)]
+    pub checkpoint_seq: Offset,
+    /// How many batches it publishes.
+    pub batches: u64,
+    /// How many changes those have.
+    pub changes: u64,
+    /// Whether every bin was rendered: at the first cut, and when keys or settings changed.
+    pub all_bins: bool,
+    /// Whether targets.json got a new version.
+    pub targets_json: bool,
+    /// The bins that got a new version, by name.
+    pub bins: Vec<String>,
+    /// The partition whose report came last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u16>)]
+    pub waited_for: Option<PartitionId>,
+    /// By partition.
+    pub partitions: Vec<PartitionCut>,
+    /// How long each stage took, by the times at which the log took its records.
+    pub stages: Stages,
+}
+
+/// See [`CheckpointDetail::partitions`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct PartitionCut {
+    /// The partition.
+    #[schema(value_type = u16)]
+    pub partition: PartitionId,
+    /// One past the highest offset that the checkpoint before has applied.
+    #[schema(value_type = u64)]
+    pub from: Offset,
+    /// The same of this one.
+    #[schema(value_type = u64)]
+    pub end: Offset,
+    /// How many changes it publishes.
+    pub changes: u64,
+    /// How many bins were rendered.
+    pub bins: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long after the Cut its report came, in milliseconds; absent if none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_ms: Option<u64>,
+}
+
+/// See [`CheckpointDetail::stages`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct Stages {
+    /// From its first Commit to its Cut: waiting for the cut before it, or for the least time between two.
+    pub gathered_ms: u64,
+    /// From the Cut to the last report: bins folded, rendered, signed and stored.
+    pub folded_ms: u64,
+    /// From there to the Checkpoint: the snapshot rendered, signed and stored.
+    pub sealed_ms: u64,
 }
 
 /// A stored object.
@@ -177,6 +283,17 @@ pub struct ObjectAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct TimestampAnswer {
     /// Its version: the number of Checkpoint and Renew records so far.
+    pub version: u64,
+    /// When clients stop believing it, in Unix seconds.
+    pub expires: u64,
+}
+
+/// When a published role expires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct ExpiryAnswer {
+    /// `root`, `timestamp`, `snapshot`, `targets`, or `bins`: of those the one that expires first.
+    pub role: String,
+    /// Its version.
     pub version: u64,
     /// When clients stop believing it, in Unix seconds.
     pub expires: u64,

@@ -1,186 +1,275 @@
-//! Questions that read back in the ledger: an id beyond the horizon, the checkpoints.
+//! Every change of a path. It is read from the one partition that the path belongs to, backwards from its end; which
+//! Commit names a segment is then looked up near the checkpoint that has applied it.
 
 use std::collections::BTreeMap;
 
-use super::receipts::is_commit;
-use super::{CheckpointAnswer, CheckpointsAnswer, ObjectAnswer, Query, READ_BYTES, TimestampAnswer};
-use crate::error::{Error, Result};
-use crate::ledger::ids::Seen;
-use crate::ledger::record::{Checkpoint, Commit, Recovery};
-use crate::ledger::{Record, State};
-use crate::log::{Offset, Partition};
-use crate::recover;
-use crate::store;
+use bytes::Bytes;
+use memchr::memmem;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-/// How many ledger positions are looked at first when reading backwards; then twice as many, and so on.
-const FIRST_WINDOW: u64 = 256;
+use super::receipts::is_commit;
+use super::targets::Entry;
+use super::timeline::Goal;
+use super::view::View;
+use super::{EntryAnswer, Origin, Query, READ_BYTES};
+use crate::bins::PartitionId;
+use crate::change::{Change, Op, check_path};
+use crate::error::{Error, Result};
+use crate::ledger::Record;
+use crate::ledger::record::Commit;
+use crate::ledger::segment::Segment;
+use crate::log::{Offset, Partition};
+
+/// How many offsets are looked at first, from the end; then twice as many, and so on.
+const FIRST_WINDOW: u64 = 32;
+/// How many offsets are looked at at most before what was found is looked up.
+const MAX_WINDOW: u64 = 4_096;
+/// How much of a partition is read at once, in bytes.
+const SEGMENT_BYTES: usize = 4 << 20;
+
+/// Every change of a path, or a page of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct HistoryAnswer {
+    /// The path.
+    pub path: String,
+    /// The role that lists it.
+    pub bin: String,
+    /// The partition it lives in.
+    #[schema(value_type = u16)]
+    pub partition: PartitionId,
+    /// Newest first: by falling seq, and in a batch from its end.
+    pub changes: Vec<HistoryChange>,
+    /// Of the partition was read what stands at this offset and behind it.
+    #[schema(value_type = u64)]
+    pub read_from: Offset,
+    /// And before this one.
+    #[schema(value_type = u64)]
+    pub read_to: Offset,
+    /// What to ask for as `before` to read on; absent when the partition was read to its beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub before: Option<Offset>,
+}
+
+/// A change that was applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+pub struct HistoryChange {
+    /// `add` (also for a replacement) or `remove`.
+    pub op: Op,
+    /// What was added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<EntryAnswer>,
+    /// The batch that brought it.
+    pub batch: String,
+    /// The seq of its Commit.
+    #[schema(value_type = u64)]
+    pub seq: Offset,
+    /// When the log took that, in Unix seconds.
+    pub time: u64,
+    /// The checkpoint that published it; absent while none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+}
+
+/// A segment in which a path was found.
+struct Hit {
+    offset: Offset,
+    payload: Bytes,
+}
+
+/// A Commit that names a segment.
+struct Named {
+    seq: Offset,
+    time: u64,
+    commit: Commit,
+}
+
+/// What the line of a change of a path holds, and no other path's.
+fn needle(path: &str) -> String {
+    format!("\"path\":\"{path}\"}}\n") // a path has no character that is escaped, and stands last
+}
 
 impl Query {
-    /// Looks an id up in the ledger below `upto`, from genesis on and beyond any horizon.
+    /// The changes of a path that were applied, newest first; read backwards from `before`, an offset of its partition,
+    /// or from its end, until at least `limit` were found. All those of one look are answered, which may be more.
     ///
-    /// The same id can be valid more than once, when it was sent again after the horizon had passed the first. The
-    /// newest valid one is answered: it is the one that the ledger state remembers while it is within the horizon, so
-    /// an answer does not change when it falls out of it.
-    ///
-    /// The verdicts are [`State`]'s own. Of the records it is given only those that an id's verdict depends on, which
-    /// is why this needs little memory: Format, Settings (the horizon), Recoveries, and the Commits that name the id or
-    /// bring inbox records, which are sequenced in order, without their other batches. Leaving a record out moves the
-    /// floor later, never elsewhere: it follows from the seq of the record that is looked at.
-    pub async fn find(&self, id: &str, upto: Offset) -> Result<Option<Seen>> {
-        let needle = format!("\"id\":\"{id}\"");
-        // Every seq at which it was found new: more than one where the horizon had passed between them.
-        let (mut state, mut valid) = (State::default(), Vec::<Seen>::new());
-        let mut reader = self.log.reader(Partition::Ledger, 0);
+    /// # Errors
+    /// `Invalid` for what can be no path.
+    pub async fn history(&self, path: &str, before: Option<Offset>, limit: usize) -> Result<HistoryAnswer> {
+        check_path(path)?;
+        let layout = self.layout().await?;
+        let bin = layout.bin_of(path);
+        let partition = layout.partition_of(bin);
+        let end = self.log.end(Partition::Changes(partition)).await?;
+        let read_to = before.map_or(end, |before| before.min(end));
+        let (mut read_from, mut window) = (read_to, FIRST_WINDOW);
+        let mut changes: Vec<HistoryChange> = Vec::new();
+        while read_from > 0 && changes.len() < limit {
+            let low = read_from.saturating_sub(window);
+            let mut page = self.changes_between(path, partition, low..read_from).await?;
+            changes.append(&mut page);
+            (read_from, window) = (low, (window * 2).min(MAX_WINDOW));
+        }
+        // Stable: what one Commit brings stays in order. Segments may be named in another order than they stand.
+        changes.sort_by_key(|c| std::cmp::Reverse(c.seq));
+        Ok(HistoryAnswer {
+            path: path.to_owned(),
+            bin: layout.name(bin),
+            partition,
+            changes,
+            read_from,
+            read_to,
+            before: Some(read_from).filter(|from| *from > 0),
+        })
+    }
+
+    /// What brought the entry of a view, read backwards from what its checkpoint has applied.
+    pub(super) async fn origin(&self, path: &str, view: &View) -> Result<Option<Origin>> {
+        let (cut, partition) = (self.cut_of(view).await?, view.layout.partition_of(view.layout.bin_of(path)));
+        let checkpoint = self.published_checkpoint(view.n).await?.checkpoint;
+        let mut before = checkpoint.ends.get(usize::from(partition)).copied();
         loop {
-            let records = reader.read(READ_BYTES).await?;
-            let end = records.last().map(|r| r.offset + 1);
-            for r in records.iter().take_while(|r| r.offset < upto) {
-                let tells = |text: &str| text.contains(&needle) || text.contains("\"inbox\":");
-                let names = || std::str::from_utf8(&r.payload).is_ok_and(tells);
-                if is_commit(&r.payload) && !names() {
-                    continue;
-                }
-                let record = match Record::decode(&r.payload)? {
-                    Record::Commit(c) => {
-                        let batches = c.batches.into_iter().filter(|b| b.id == id || b.inbox.is_some()).collect();
-                        Record::Commit(Commit { batches, ..c })
-                    }
-                    record @ (Record::Format(_) | Record::Settings(_)) => record,
-                    // What it keeps of the batches before it is all that counts of them from here on.
-                    Record::Recovery(recovery) => {
-                        state = recover::recovered_state(&*self.store, r.offset, &recovery).await?;
-                        valid.retain(|seen| seen.seq < recovery.kept);
-                        remember(&mut valid, state.ids.get(id));
-                        continue;
-                    }
-                    _ => continue,
-                };
-                state.apply(r.offset, &record)?;
-                remember(&mut valid, state.ids.get(id));
+            let page = self.history(path, before, 1).await?;
+            if let Some(change) = page.changes.into_iter().find(|c| c.seq < cut) {
+                return Ok(Some(change.into()));
             }
-            if end.is_none_or(|end| end >= upto) {
-                return Ok(valid.pop());
+            match page.before {
+                Some(next) => before = Some(next),
+                None => return Ok(None),
             }
+        }
+    }
+
+    /// The same, if it can be said at once: where the path is folded here, bin state knows which seq wrote it.
+    pub(super) async fn origin_at_hand(&self, path: &str, fragment: &str, view: &View) -> Result<Option<Origin>> {
+        let Some(written) = self.writers.as_ref().and_then(|writers| writers(path)) else { return Ok(None) };
+        let cut = self.cut_of(view).await?;
+        // The last write that the fold knows of is the last before the cut, if it is one and the fold has passed that.
+        if written.seq >= cut || written.position < cut {
+            return Ok(None);
+        }
+        let Some(record) = self.log.fetch(Partition::Ledger, written.seq).await? else { return Ok(None) };
+        // Of bins that were loaded from a checkpoint it knows only by when they were written.
+        let Record::Commit(commit) = Record::decode(&record.payload)? else { return Ok(None) };
+        let named = Named { seq: record.offset, time: record.time(), commit };
+        let partition = view.layout.partition_of(view.layout.bin_of(path));
+        let segments = named.commit.segments.clone();
+        for segment in segments.iter().rev().filter(|s| s.partition == partition) {
+            let Some(record) = self.log.fetch(Partition::Changes(partition), segment.offset).await? else { continue };
+            let hit = Hit { offset: record.offset, payload: record.payload };
+            let last = self.applied(path, &hit, &named).await?.into_iter().next();
+            if let Some((change, lines)) = last {
+                return Ok((lines.fragment().as_deref() == Some(fragment.as_bytes())).then(|| change.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The changes of a path in a stretch of its partition, newest first.
+    async fn changes_between(
+        &self,
+        path: &str,
+        partition: PartitionId,
+        stretch: std::ops::Range<Offset>,
+    ) -> Result<Vec<HistoryChange>> {
+        let needle = needle(path);
+        let finder = memmem::Finder::new(needle.as_bytes());
+        let mut reader = self.log.reader(Partition::Changes(partition), stretch.start);
+        let mut hits = BTreeMap::new();
+        let mut next = stretch.start;
+        while next < stretch.end {
+            let records = reader.read(SEGMENT_BYTES).await?;
+            let Some(last) = records.last() else { break };
+            next = last.offset + 1;
+            let found = records.into_iter().take_while(|r| r.offset < stretch.end);
+            let found = found.filter(|r| finder.find(&r.payload).is_some());
+            hits.extend(found.map(|r| (r.offset, Hit { offset: r.offset, payload: r.payload })));
             tokio::task::yield_now().await;
         }
-    }
-
-    /// The published checkpoints below `before`, newest first, at most `limit`.
-    pub async fn checkpoints(&self, before: Option<u64>, limit: usize) -> Result<CheckpointsAnswer> {
-        let Some(timestamp) = self.timestamp().await? else {
-            return Ok(CheckpointsAnswer { checkpoints: vec![], before: None });
-        };
-        let newest = timestamp.snapshot.version;
-        let high = before.unwrap_or(u64::MAX).min(newest + 1);
-        let mut checkpoints = Vec::new();
-        for c in self.read_back(high, limit).await? {
-            let stamp = TimestampAnswer { version: timestamp.version, expires: timestamp.expires };
-            checkpoints.push(self.describe(&c, (c.n == newest).then_some(stamp)).await?);
+        let mut changes = Vec::new();
+        for (hit, named) in self.commits_of(partition, hits).await? {
+            changes.extend(self.applied(path, &hit, &named).await?.into_iter().map(|(change, _)| change));
         }
-        let before = checkpoints.last().map(|c| c.n).filter(|n| *n > 1);
-        Ok(CheckpointsAnswer { checkpoints, before })
+        changes.sort_by_key(|c| std::cmp::Reverse(c.seq));
+        Ok(changes)
     }
 
-    /// A published checkpoint; `None` when there is none of this number.
-    pub async fn checkpoint(&self, n: u64) -> Result<Option<CheckpointAnswer>> {
-        let Some(timestamp) = self.timestamp().await?.filter(|t| (1..=t.snapshot.version).contains(&n)) else {
-            return Ok(None);
-        };
-        let stamp = TimestampAnswer { version: timestamp.version, expires: timestamp.expires };
-        match self.find_checkpoint(n).await? {
-            Some(c) => Ok(Some(self.describe(&c, (n == timestamp.snapshot.version).then_some(stamp)).await?)),
-            None => Err(Error::corrupt(format!("the ledger has no Checkpoint {n}"))),
+    /// What a segment that a Commit names changes at a path, of the batches that are valid there; the last first.
+    async fn applied(&self, path: &str, hit: &Hit, named: &Named) -> Result<Vec<(HistoryChange, Change)>> {
+        let at = |e: Error| e.context(format!("segment {} named by Commit {}", hit.offset, named.seq));
+        let payload = hit.payload.clone();
+        let segment = self.pool.run_on(payload.len(), move || Segment::decode(&payload)).await.map_err(at)?;
+        let mut found = Vec::new();
+        let mut checkpoint = None;
+        for (part, changes) in segment.parts.into_iter().rev() {
+            let mut of_path = changes.into_iter().rev().filter(|c| c.path() == path).peekable();
+            if of_path.peek().is_none() || !self.is_valid(named.seq, &named.commit, part.index as usize).await? {
+                continue;
+            }
+            if checkpoint.is_none() {
+                checkpoint = Some(self.published_by(named.seq).await?);
+            }
+            for change in of_path {
+                let target = match change.fragment() {
+                    Some(fragment) => Some(EntryAnswer::from(Entry::parse(path, &String::from_utf8_lossy(&fragment))?)),
+                    None => None,
+                };
+                let op = if change.removes() { Op::Remove } else { Op::Add };
+                let (batch, seq, time) = (part.id.clone(), named.seq, named.time);
+                found.push((HistoryChange { op, target, batch, seq, time, checkpoint: checkpoint.flatten() }, change));
+            }
         }
+        Ok(found)
     }
 
-    /// When the Cut at a seq was made, in Unix seconds.
-    pub async fn cut_time(&self, seq: Offset) -> Result<u64> {
-        let record = self.log.fetch(Partition::Ledger, seq).await?;
-        match record.map(|r| Record::decode(&r.payload)).transpose()? {
-            Some(Record::Cut(cut)) => Ok(cut.time),
-            Some(Record::Recovery(r)) => Ok(r.time), // that of its timestamp: its Cut may be lost
-            _ => Err(Error::corrupt(format!("a Checkpoint names seq {seq}, where no Cut is"))),
-        }
+    /// The published checkpoint that holds what was committed at a seq.
+    pub(super) async fn published_by(&self, seq: Offset) -> Result<Option<u64>> {
+        let newest = self.timestamp().await?.map_or(0, |t| t.snapshot.version);
+        Ok(self.covering(seq).await?.map(|(n, _)| n).filter(|n| *n <= newest))
     }
 
-    /// How many ledger positions the newest Commit is ahead of the published Cut at `seq`; 0 when nothing that is
-    /// committed waits. Of a long tail all is counted, without reading it.
-    pub async fn behind(&self, seq: Offset) -> Result<u64> {
+    /// The Commits that name these segments of a partition. What none names was never applied.
+    async fn commits_of(&self, partition: PartitionId, mut hits: BTreeMap<Offset, Hit>) -> Result<Vec<(Hit, Named)>> {
+        let mut found = Vec::new();
         let end = self.log.end(Partition::Ledger).await?;
-        let tail = self.log.reader(Partition::Ledger, seq).read(READ_BYTES).await?;
-        let last = match tail.last() {
-            Some(r) if r.offset + 1 < end => end - 1,
-            _ => tail.iter().rev().find(|r| is_commit(&r.payload)).map_or(seq, |r| r.offset),
-        };
-        Ok(last.saturating_sub(seq))
-    }
-
-    async fn describe(&self, c: &Checkpoint, timestamp: Option<TimestampAnswer>) -> Result<CheckpointAnswer> {
-        let time = self.cut_time(c.seq).await?;
-        let snapshot = ObjectAnswer {
-            name: store::metadata_name(c.n, "snapshot"),
-            length: c.snapshot.length,
-            sha256: hex::encode(c.snapshot.sha256),
-        };
-        let ledger_state = c.state.as_ref().map(|_| store::ledger_state_name(c.n));
-        Ok(CheckpointAnswer { n: c.n, seq: c.seq, time, snapshot, ends: c.ends.clone(), ledger_state, timestamp })
-    }
-
-    /// Checkpoint `n`, from the ledger.
-    pub(super) async fn find_checkpoint(&self, n: u64) -> Result<Option<Checkpoint>> {
-        Ok(self.read_back(n.saturating_add(1), 1).await?.into_iter().next())
-    }
-
-    /// The newest `limit` Checkpoints below number `high`, newest first; `high` − 1 must be published. Numbers have no
-    /// gaps, so it is known which are wanted: a late repeat of another one, which may stand anywhere behind the first,
-    /// ends nothing too early. Only a Recovery leaves numbers out; the checkpoint that it goes on from is one of it.
-    async fn read_back(&self, high: u64, limit: usize) -> Result<Vec<Checkpoint>> {
-        let wanted = high.saturating_sub(limit as u64)..high;
-        let mut found: BTreeMap<u64, Checkpoint> = BTreeMap::new();
-        let mut left_out: Vec<std::ops::RangeInclusive<u64>> = Vec::new();
-        let (mut end, mut window) = (self.log.end(Partition::Ledger).await?, FIRST_WINDOW);
-        let have = |n, found: &BTreeMap<u64, Checkpoint>, out: &[std::ops::RangeInclusive<u64>]| {
-            n == 0 || found.contains_key(&n) || out.iter().any(|range| range.contains(&n))
-        };
-        while end > 0 && !wanted.clone().all(|n| have(n, &found, &left_out)) {
-            let start = end.saturating_sub(window);
-            let mut reader = self.log.reader(Partition::Ledger, start);
-            'window: loop {
+        while let Some(first) = hits.keys().next().copied() {
+            // A segment that a later checkpoint has applied is named behind the Cut of the one before it; and as whoever
+            // wrote it had read less of the ledger than there was then, not further on than the horizon.
+            let (before, reached) = self.search(Goal::Applied(partition, first)).await?;
+            let from = before.map_or(0, |placed| placed.checkpoint.seq + 1);
+            let upto = match reached {
+                Some(placed) => placed.checkpoint.seq.saturating_add(self.horizon().await?).min(end),
+                None => end,
+            };
+            let mut reader = self.log.reader(Partition::Ledger, from);
+            let mut next = from;
+            while next < upto && hits.contains_key(&first) {
                 let records = reader.read(READ_BYTES).await?;
-                if records.is_empty() {
-                    break;
-                }
-                for r in &records {
-                    if r.offset >= end {
-                        break 'window;
-                    }
-                    if is_commit(&r.payload) {
-                        continue;
-                    }
-                    match Record::decode(&r.payload)? {
-                        Record::Checkpoint(c) if wanted.contains(&c.n) => drop(found.insert(c.n, c)), // repeats are equal
-                        Record::Recovery(recovery) => {
-                            left_out.push(recovery.n + 1..=recovery.cut);
-                            if wanted.contains(&recovery.n) {
-                                found.insert(recovery.n, resumed(r.offset, *recovery));
-                            }
+                let Some(last) = records.last() else { break };
+                next = last.offset + 1;
+                for r in records.iter().filter(|r| is_commit(&r.payload)) {
+                    let Record::Commit(commit) = Record::decode(&r.payload)? else { continue };
+                    let named: Vec<Offset> =
+                        commit.segments.iter().filter(|s| s.partition == partition).map(|s| s.offset).collect();
+                    for offset in named.into_iter().rev() {
+                        if let Some(hit) = hits.remove(&offset) {
+                            let (seq, time, commit) = (r.offset, r.time(), commit.clone());
+                            found.push((hit, Named { seq, time, commit }));
                         }
-                        _ => {}
                     }
                 }
             }
-            (end, window) = (start, window * 2);
+            hits.remove(&first); // whoever wrote it died before its Commit
         }
-        Ok(found.into_values().rev().collect())
+        Ok(found)
     }
 }
 
-/// Keeps where an id is known to be valid, if that is news.
-fn remember(valid: &mut Vec<Seen>, seen: Option<Seen>) {
-    valid.extend(seen.filter(|seen| valid.last().is_none_or(|last| last.seq != seen.seq)));
-}
-
-/// The Checkpoint that a Recovery goes on from: its own may be lost. Everything valid before the Recovery is in it.
-fn resumed(seq: Offset, Recovery { n, snapshot, ends, .. }: Recovery) -> Checkpoint {
-    Checkpoint { n, seq, snapshot, state: None, ends }
+impl From<HistoryChange> for Origin {
+    fn from(change: HistoryChange) -> Origin {
+        let HistoryChange { batch, seq, time, checkpoint, .. } = change;
+        Origin { batch, seq, time, checkpoint }
+    }
 }

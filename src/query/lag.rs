@@ -18,7 +18,7 @@ impl Query {
         let checkpoint = self.timestamp().await?.map_or(0, |t| t.snapshot.version);
         let ends = match checkpoint {
             0 => vec![0; usize::from(layout.partitions())],
-            n => self.published_checkpoint(n).await?.ends,
+            n => self.published_checkpoint(n).await?.checkpoint.ends,
         };
         let mut partitions = Vec::with_capacity(ends.len());
         for (partition, published) in (0..).zip(ends) {

@@ -6,36 +6,65 @@
 //! something that cannot change.
 //!
 //! ```text
-//!   answers.rs   the shape of the answers        receipts.rs    seq → covering checkpoint, removals that found nothing
-//!   targets.rs   path → bin → entry, verified    history.rs     an id in the whole ledger; the list of checkpoints
+//!   answers.rs   the shape of the answers        timeline.rs    checkpoints by number, seq and time: searched for
+//!   at.rs        what `--at` may say             view.rs        what was published at a checkpoint, verified
+//!   targets.rs   path → bin → entry              bins.rs        the bins: versions, sizes, ages, and one in full
+//!   search.rs    targets by pattern              diff.rs        what changed between two checkpoints
+//!   history.rs   every change of a path          verdict.rs     what became of one batch of a Commit
+//!   replay.rs    history as a stream of lines    records.rs     the ledger, decoded
+//!   checkpoints.rs   a page of them, one in full  export.rs     a repository as it was published then
+//!   receipts.rs  seq → covering checkpoint, removals that found nothing      ids.rs   an id in the whole ledger
+//!   walk.rs      the ledger from any place on
 //!   roots.rs     the chain of published roots    lag.rs         published against the log
 //! ```
 //!
 //! Errors are `Unavailable` when log or store cannot be read now, `Corrupt` when what is read cannot be true.
 
 mod answers;
+mod at;
+mod bins;
+mod checkpoints;
+mod diff;
+mod export;
 mod history;
+mod ids;
 mod lag;
 mod receipts;
+mod records;
+mod replay;
 mod roots;
+mod search;
 mod targets;
+mod timeline;
+mod verdict;
+mod view;
+mod walk;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use answers::*;
+pub use at::{At, FORMS};
+pub use bins::{BinAnswer, BinSummary, BinTarget, BinsAnswer};
+pub use diff::{Diff, DiffKind, DiffLine};
+pub use export::ExportAnswer;
+pub use history::{HistoryAnswer, HistoryChange};
+pub use records::{KINDS, RecordAnswer, RecordsAnswer, SegmentAnswer, SegmentChange, Stretch, Verdict, VerdictKind};
+pub use replay::{Line, Replay, ReplayLine, ReplayOptions};
+pub use search::{FoundTarget, Pattern, SearchAnswer};
 
 use crate::bins::Layout;
 use crate::compact::Published;
 use crate::error::{Error, Result};
-use crate::ledger::record::Checkpoint;
+use crate::ledger::ids::Table;
 use crate::ledger::{Record, State};
 use crate::log::{Log, Offset, Partition};
 use crate::pool::Pool;
 use crate::recover;
 use crate::store::{self, Store};
 use crate::tuf::envelope::Envelope;
-use crate::tuf::parse::{self, Snapshot, Timestamp};
+use crate::tuf::parse::{self, Timestamp};
 use crate::tuf::root::Root;
+use timeline::Placed;
 
 /// How much of a topic is read at once, in bytes.
 const READ_BYTES: usize = 256 << 10;
@@ -46,21 +75,65 @@ pub struct Query {
     store: Arc<dyn Store>,
     pool: Pool,
     layout: OnceLock<Layout>,
-    /// The snapshot of the newest checkpoint asked for, by its number.
-    snapshot: Mutex<Option<(u64, Arc<Snapshot>)>>,
+    voids: OnceLock<Vec<timeline::Void>>,
+    rules: OnceLock<verdict::Rules>,
+    /// What those who walk the ledger remember together.
+    ids: Table,
+    snapshots: view::Snapshots,
+    /// The newest checkpoint asked for.
+    newest: Mutex<Option<Placed>>,
+    known: Mutex<bins::Known>,
+    /// When files expire, by their names.
+    expires: Mutex<std::collections::BTreeMap<String, u64>>,
     receipts: receipts::Cache,
     /// The published roots seen so far, from version 1 on.
     roots: Mutex<Vec<Arc<Root>>>,
     /// The objects whose signatures were verified.
-    verified: targets::Verified,
+    verified: view::Verified,
+    writers: Option<Writers>,
 }
+
+/// Which write of a path bin state holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The seq that wrote it last.
+    pub seq: Offset,
+    /// The seq that its fold takes next.
+    pub position: Offset,
+}
+
+/// Says what the folds of this process know of a path; `None` if it is folded elsewhere, or not there.
+pub type Writers = Box<dyn Fn(&str) -> Option<Written> + Send + Sync>;
 
 impl Query {
     /// Asks this log and this store; large objects are parsed on `pool`.
     pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, pool: Pool) -> Query {
-        let (layout, snapshot) = (OnceLock::new(), Mutex::new(None));
+        let (layout, voids, rules) = Default::default();
+        let (ids, snapshots, newest, known, expires) = Default::default();
         let (receipts, roots, verified) = Default::default();
-        Query { log, store, pool, layout, snapshot, receipts, roots, verified }
+        let writers = None;
+        Query {
+            log,
+            store,
+            pool,
+            layout,
+            voids,
+            rules,
+            ids,
+            snapshots,
+            newest,
+            known,
+            expires,
+            receipts,
+            roots,
+            verified,
+            writers,
+        }
+    }
+
+    /// Asks the folds of this process first what brought a target.
+    pub fn with_writers(self, writers: Writers) -> Query {
+        Query { writers: Some(writers), ..self }
     }
 
     /// The layout that the ledger's first record gives; `Invalid` when the ledger is empty.
@@ -89,13 +162,17 @@ impl Query {
     pub async fn published(&self) -> Result<Published> {
         let Some(t) = self.timestamp().await? else { return Ok(Published::default()) };
         let n = t.snapshot.version;
-        Ok(Published { version: t.version, n, seq: self.published_checkpoint(n).await?.seq })
+        Ok(Published { version: t.version, n, seq: self.published_checkpoint(n).await?.checkpoint.seq })
     }
 
     /// The Checkpoint that timestamp.json leads to.
-    async fn published_checkpoint(&self, n: u64) -> Result<Checkpoint> {
+    async fn published_checkpoint(&self, n: u64) -> Result<Placed> {
+        if let Some(placed) = receipts::lock(&self.newest).as_ref().filter(|placed| placed.checkpoint.n == n) {
+            return Ok(placed.clone());
+        }
         let missing = || format!("timestamp.json leads to snapshot {n}, the ledger has no Checkpoint {n}");
-        self.find_checkpoint(n).await?.ok_or_else(|| Error::corrupt(missing()))
+        let placed = self.find_checkpoint(n).await?.ok_or_else(|| Error::corrupt(missing()))?;
+        Ok(receipts::lock(&self.newest).insert(placed).clone())
     }
 
     /// The end of the ledger now: one past its newest record.

@@ -12,7 +12,7 @@ use crate::bins::PartitionId;
 use crate::compact::Published;
 use crate::error::{Error, Kind, Result};
 use crate::ledger::ids::Seen;
-use crate::ledger::record::{BatchRef, Checkpoint};
+use crate::ledger::record::BatchRef;
 use crate::ledger::report::Absent;
 use crate::ledger::{FoldReport, Record};
 use crate::log::{Offset, Partition};
@@ -106,28 +106,15 @@ impl Query {
         {
             return Ok(Some((*n, *cut)));
         }
-        let mut reader = self.log.reader(Partition::Ledger, seq + 1);
-        loop {
-            let records = reader.read(READ_BYTES).await?;
-            if records.is_empty() {
-                return Ok(None);
-            }
-            for r in records.iter().filter(|r| !is_commit(&r.payload)) {
-                let (n, cut) = match Record::decode(&r.payload)? {
-                    Record::Checkpoint(Checkpoint { n, seq: cut, .. }) if cut > seq => (n, cut),
-                    // Whatever is remembered from before it is in the checkpoint that it goes on from.
-                    Record::Recovery(recovery) => (recovery.n, r.offset),
-                    _ => continue,
-                };
-                let mut covers = lock(&self.receipts.covers);
-                let from = covers.get(&cut).map_or(seq, |(from, _)| (*from).min(seq));
-                covers.insert(cut, (from, n));
-                if covers.len() > COVERS {
-                    covers.pop_first();
-                }
-                return Ok(Some((n, cut)));
-            }
+        let Some(found) = self.next_checkpoint(seq + 1).await? else { return Ok(None) };
+        let (n, cut) = (found.checkpoint.n, found.checkpoint.seq);
+        let mut covers = lock(&self.receipts.covers);
+        let from = covers.get(&cut).map_or(seq, |(from, _)| (*from).min(seq));
+        covers.insert(cut, (from, n));
+        if covers.len() > COVERS {
+            covers.pop_first();
         }
+        Ok(Some((n, cut)))
     }
 
     /// The paths that a batch removed although they were not there, sorted.
@@ -155,8 +142,8 @@ impl Query {
             let Some(Record::Cut(cut)) = record else {
                 return Err(Error::corrupt(format!("Checkpoint {n} names seq {cut_seq}, where no Cut is")));
             };
-            for (p, absent) in self.reports(n, cut.folds_from, parts).await? {
-                let absent = Arc::new(absent);
+            for (p, reported) in self.reports(n, cut.folds_from, parts).await? {
+                let absent = Arc::new(reported.report.absent);
                 let held: usize = cache.values().flat_map(|a| a.iter()).map(|a| a.paths.len()).sum();
                 let own: usize = absent.iter().map(|a| a.paths.len()).sum();
                 if held + own <= ABSENT_PATHS {
@@ -178,13 +165,13 @@ impl Query {
         Ok(paths.into_iter().collect())
     }
 
-    /// What the partitions said about cut `n` was absent, read from its place in `folds` until all of `parts` are whole.
-    async fn reports(
+    /// What the partitions said about cut `n`, read from its place in `folds` until all of `parts` are whole.
+    pub(super) async fn reports(
         &self,
         n: u64,
         from: Offset,
         parts: &BTreeSet<PartitionId>,
-    ) -> Result<BTreeMap<PartitionId, Vec<Absent>>> {
+    ) -> Result<BTreeMap<PartitionId, Reported>> {
         let mut reader = self.log.reader(Partition::Folds, from);
         let mut open: BTreeMap<PartitionId, BTreeMap<u32, FoldReport>> = BTreeMap::new();
         let mut whole = BTreeMap::new();
@@ -194,10 +181,9 @@ impl Query {
                 break; // a batch that is void in this Commit names partitions that had no reason to report
             }
             for r in records {
-                let size = r.payload.len();
+                let (offset, time_ms, size) = (r.offset, r.time_ms, r.payload.len());
                 let decode = move || FoldReport::decode(&r.payload);
-                let report = self.pool.run_on(size, decode).await;
-                let report = match report {
+                let report = match self.pool.run_on(size, decode).await {
                     Ok(report) => report,
                     Err(e) if e.kind == Kind::Unsupported => return Err(e),
                     Err(_) => continue, // no report: see the compactor
@@ -206,14 +192,24 @@ impl Query {
                     continue;
                 }
                 let (partition, of) = (report.partition, open.entry(report.partition).or_default());
-                of.insert(report.part, FoldReport { bins: vec![], ..report });
+                of.insert(report.part, report);
                 if let Some(report) = FoldReport::join(of) {
-                    whole.insert(partition, report.absent);
+                    open.remove(&partition);
+                    whole.insert(partition, Reported { offset, time_ms, report });
                 }
             }
         }
         Ok(whole)
     }
+}
+
+/// A fold's report, whole.
+pub(super) struct Reported {
+    /// Where its last part stands in `folds`.
+    pub offset: Offset,
+    /// When the log took that, in Unix milliseconds.
+    pub time_ms: u64,
+    pub report: FoldReport,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -91,6 +91,10 @@ impl Store for LocalStore {
         })
     }
 
+    fn length<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(async move { Ok(self.disk.find(name)?.map(|object| object.bytes)) })
+    }
+
     fn swap_pointer<'a>(&'a self, old: Option<&'a Bytes>, new: Bytes) -> BoxFuture<'a, Result<bool>> {
         let old = old.cloned();
         Box::pin(self.blocking(move |disk| disk.swap_pointer(old.as_ref(), &new)))

@@ -63,6 +63,11 @@ pub trait Store: Send + Sync {
     /// An object's bytes, or `None` when there is no such object. Also reads the pointer.
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
 
+    /// The length of an object in bytes, or `None` when there is no such object.
+    fn length<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(async move { Ok(self.get(name).await?.map(|bytes| bytes.len() as u64)) })
+    }
+
     /// Replaces the pointer's bytes if they are still `old` (`None`: if there is no pointer yet).
     fn swap_pointer<'a>(&'a self, old: Option<&'a Bytes>, new: Bytes) -> BoxFuture<'a, Result<bool>>;
 

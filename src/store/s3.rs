@@ -282,6 +282,15 @@ impl S3Store {
         if self.lock_seen().contains(name) {
             return Ok(());
         }
+        match self.head(name).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::corrupt(format!("object {name} was to be made durable but is not there"))),
+        }
+    }
+
+    /// The length of an object, in bytes.
+    async fn head(&self, name: &str) -> Result<Option<u64>> {
+        check_name(name)?;
         let mut tries = self.tries(format!("cannot look for {name}"));
         let key = self.key(name);
         loop {
@@ -289,17 +298,12 @@ impl S3Store {
             let head = retry::attempt(self.client.head(&key)).await;
             drop(permit);
             match head {
-                Ok(_) => {
+                Ok(found) => {
                     self.remember(name);
-                    return Ok(());
+                    return Ok(Some(found.size));
                 }
                 // The answer to HEAD has no body that would tell a missing object from a missing bucket.
-                Err(Failure::Absent) => {
-                    return match self.read(name).await? {
-                        Some(_) => Ok(()),
-                        None => Err(Error::corrupt(format!("object {name} was to be made durable but is not there"))),
-                    };
-                }
+                Err(Failure::Absent) => return Ok(self.read(name).await?.map(|found| found.bytes.len() as u64)),
                 Err(failure) => tries.again_read(failure).await?,
             }
         }
@@ -372,6 +376,10 @@ impl Store for S3Store {
             check_name(name)?;
             Ok(self.read(name).await?.map(|found| found.bytes))
         })
+    }
+
+    fn length<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(self.head(name))
     }
 
     fn swap_pointer<'a>(&'a self, old: Option<&'a Bytes>, new: Bytes) -> BoxFuture<'a, Result<bool>> {

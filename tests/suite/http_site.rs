@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tuflog::bins::{PartitionId, sha256};
 use tuflog::clock::{Clock, SystemClock};
-use tuflog::compact::Published;
+use tuflog::compact::{Followed, Published};
 use tuflog::config::Roles;
 use tuflog::fold::state::State as BinState;
 use tuflog::http::metered::MeteredStore;
@@ -135,7 +135,7 @@ impl Site {
         published.wait_for(|p| p.n > 0).await.unwrap();
         let progress = engine.progress.clone();
         let folds = move || progress.folds();
-        let (intake, stands) = (engine.intake.clone(), (engine.published.clone(), engine.settled.clone()));
+        let (intake, stands) = (engine.intake.clone(), (engine.published.clone(), engine.followed.clone()));
         let mut site = Site::serve(log, store, dir, intake, stands, Box::new(folds), metrics, setup.options).await;
         site.engine = Some(engine);
         site
@@ -149,7 +149,7 @@ impl Site {
         intake: intake::Handle,
         options: Options,
     ) -> Site {
-        let stands = (watch::channel(Published::default()).1, watch::channel((0, false)).1);
+        let stands = (watch::channel(Published::default()).1, watch::channel(Followed::default()).1);
         let metrics = Arc::new(Metrics::new());
         Site::serve(log, store, dir, intake, stands, Box::new(BTreeMap::new), metrics, options).await
     }
@@ -160,7 +160,7 @@ impl Site {
         store: Arc<dyn Store>,
         dir: TempDir,
         intake: intake::Handle,
-        (published, settled): (watch::Receiver<Published>, watch::Receiver<(Offset, bool)>),
+        (published, followed): (watch::Receiver<Published>, watch::Receiver<Followed>),
         folds: Box<dyn Fn() -> BTreeMap<PartitionId, Offset> + Send + Sync>,
         metrics: Arc<Metrics>,
         options: Options,
@@ -172,7 +172,7 @@ impl Site {
             query: Query::new(log.clone(), store.clone(), pool.clone()),
             store: store.clone(),
             published,
-            settled,
+            followed,
             folds,
             clock: Arc::new(SystemClock),
             pool,

@@ -138,7 +138,7 @@ async fn clause_1_an_answered_append_is_read_by_every_reader_at_its_offset(bed: 
         for (offset, i) in &answered {
             let record = seen.iter().find(|record| record.offset == *offset).expect("an answered append is seen");
             assert_eq!(record.payload[..], i.to_be_bytes());
-            assert!(bed.time.contains(&record.time), "{} is not in {:?}", record.time, bed.time);
+            assert!(bed.time.contains(&record.time()), "{} is not in {:?}", record.time(), bed.time);
         }
     }
 }

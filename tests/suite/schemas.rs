@@ -67,6 +67,12 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("config.json", schema_of::<tuflog::config::Settings>("tuflog.toml")),
         ("doctor.json", schema_of::<tuflog::doctor::Report>("What `tuflog doctor --json` prints")),
         ("bench.json", schema_of::<tuflog::bench::Report>("What tuflog bench --json prints")),
+        (
+            "replay.json",
+            schema_of::<tuflog::query::ReplayLine>("A line of tuflog replay, and the data of an event of /v1/feed"),
+        ),
+        ("diff.json", schema_of::<tuflog::query::DiffLine>("A line of tuflog diff --json")),
+        ("export.json", schema_of::<tuflog::query::ExportAnswer>("What tuflog export --json prints")),
         ("openapi.json", serde_json::to_value(tuflog::http::openapi::document()).expect("JSON")),
     ]
 }

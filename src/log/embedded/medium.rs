@@ -35,15 +35,15 @@ const OPEN_SLACK_BYTES: u64 = 4 << 20;
 const MARK_FILE: &str = "ACKNOWLEDGED";
 /// Sorts behind every record.
 const FORMAT_KEY: &[u8] = b"\xffformat";
-const FORMAT: &[u8] = b"2";
-/// The one before had no compressed values, and is read as it is.
-const OLD_FORMAT: &[u8] = b"1";
+const FORMAT: &[u8] = b"3";
+/// Those before have other values, which are read as they are.
+const OLD_FORMATS: [&[u8]; 2] = [b"1", b"2"];
 
 /// What is to be written.
 pub(super) struct Entry<'a> {
     pub to: Partition,
     pub offset: Offset,
-    pub time: u64,
+    pub time_ms: u64,
     pub payload: &'a Bytes,
 }
 
@@ -144,7 +144,7 @@ impl Medium {
 
     fn check_format(&self) -> Result<()> {
         match self.format()? {
-            Some(format) if format == FORMAT || format == OLD_FORMAT => Ok(()),
+            Some(format) if format == FORMAT || OLD_FORMATS.contains(&&format[..]) => Ok(()),
             Some(format) => {
                 let (is, known) = (String::from_utf8_lossy(&format), String::from_utf8_lossy(FORMAT));
                 Err(Error::unsupported(format!("it is of format {is}, this program knows those up to {known}")))
@@ -205,7 +205,7 @@ impl Medium {
         let mut batch = WriteBatch::default();
         let mut value = Vec::new();
         for entry in entries {
-            value::write(entry.time, entry.payload, &mut value);
+            value::write(entry.time_ms, entry.payload, &mut value);
             batch.put(key(entry.to, entry.offset), &value);
         }
         self.db.write_opt(batch, &synced()).map_err(|e| {
@@ -305,8 +305,8 @@ fn parse_key(key: &[u8]) -> Result<(Partition, Offset)> {
 }
 
 fn record(offset: Offset, value: &[u8]) -> Result<Record> {
-    let (time, payload) = value::read(value).map_err(|e| e.context(format!("offset {offset}")))?;
-    Ok(Record { offset, time, payload })
+    let (time_ms, payload) = value::read(value).map_err(|e| e.context(format!("offset {offset}")))?;
+    Ok(Record { offset, time_ms, payload })
 }
 
 /// Whether an error is about room or handles, which come back. RocksDB tells it in words only.
@@ -366,25 +366,25 @@ mod tests {
             db.latest_sequence_number()
         };
         drop(Medium::open(dir.path()).unwrap());
-        let last = put(OLD_FORMAT);
+        let last = put(OLD_FORMATS[0]);
         let mark = dir.path().join(MARK_FILE);
         fs::write(&mark, (last + 1).to_be_bytes()).unwrap();
         let e = Medium::open(dir.path()).err().expect("a record is missing");
         assert_eq!(e.kind, crate::error::Kind::Corrupt, "{e}");
         fs::write(&mark, last.to_be_bytes()).unwrap();
-        let old = Record { offset: 0, time: 7, payload: vec![b'x'; 9_000].into() };
+        let old = Record { offset: 0, time_ms: 7_000, payload: vec![b'x'; 9_000].into() };
         let read = |medium: &Medium| medium.scan(of, 0..9, usize::MAX).unwrap();
         assert_eq!(read(&Medium::open_read_only(dir.path()).unwrap()), std::slice::from_ref(&old));
         let medium = Medium::open(dir.path()).unwrap();
-        let new = Record { offset: 1, time: 8, payload: vec![b'y'; 3_000].into() };
-        assert!(medium.write(&[Entry { to: of, offset: 1, time: 8, payload: &new.payload }]).is_ok());
+        let new = Record { offset: 1, time_ms: 8, payload: vec![b'y'; 3_000].into() };
+        assert!(medium.write(&[Entry { to: of, offset: 1, time_ms: 8, payload: &new.payload }]).is_ok());
         assert_eq!(read(&medium), [old, new]);
         assert_eq!(medium.db.get(FORMAT_KEY).unwrap().unwrap(), FORMAT);
         drop(medium);
-        put(b"3");
+        put(b"4");
         for opened in [Medium::open(dir.path()), Medium::open_read_only(dir.path())] {
             let e = opened.err().expect("it is of another program");
-            assert!(e.kind == crate::error::Kind::Unsupported && e.message.contains("format 3"), "{e}");
+            assert!(e.kind == crate::error::Kind::Unsupported && e.message.contains("format 4"), "{e}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! How a record stands in the database.
 //!
 //! ```text
-//!   0 │ append time (7 bytes, big-endian) │ payload
-//!   1 │ append time (7 bytes, big-endian) │ length (4 bytes, little-endian) │ payload as an LZ4 block
+//!   0, 2 │ append time (7 bytes, big-endian) │ payload
+//!   1, 3 │ append time (7 bytes, big-endian) │ length (4 bytes, little-endian) │ payload as an LZ4 block
 //! ```
+//!
+//! The time is in Unix milliseconds; 0 and 1, in seconds, are not written any more.
 //!
 //! From [`COMPRESSED_BYTES`] on a payload is compressed before it is written at all: so the write-ahead log is as small
 //! as what follows from it.
@@ -17,18 +19,21 @@ use crate::error::{Error, Result};
 pub const COMPRESSED_BYTES: usize = 1 << 10;
 /// What no payload reaches: a larger one is not ours.
 const MAX_PAYLOAD_BYTES: usize = 256 << 20;
-const LZ4: u64 = 1 << 56;
+/// What the first byte counts.
+const FORM: u64 = 1 << 56;
+const MILLISECONDS: u64 = 2 * FORM;
+const LZ4: u64 = FORM;
 const TIME_BYTES: usize = 8;
 const LENGTH_BYTES: usize = 4;
 
 /// Writes a record over what is in `out`.
-pub fn write(time: u64, payload: &[u8], out: &mut Vec<u8>) {
-    let time = time & (LZ4 - 1);
+pub fn write(time_ms: u64, payload: &[u8], out: &mut Vec<u8>) {
+    let head = time_ms & (FORM - 1) | MILLISECONDS;
     out.clear();
     if payload.len() >= COMPRESSED_BYTES && payload.len() <= MAX_PAYLOAD_BYTES {
         let length = payload.len() as u32;
         let start = TIME_BYTES + LENGTH_BYTES;
-        out.extend_from_slice(&(time | LZ4).to_be_bytes());
+        out.extend_from_slice(&(head | LZ4).to_be_bytes());
         out.extend_from_slice(&length.to_le_bytes());
         out.resize(start + block::get_maximum_output_size(payload.len()), 0);
         if let Ok(compressed) = block::compress_into(payload, &mut out[start..])
@@ -38,18 +43,19 @@ pub fn write(time: u64, payload: &[u8], out: &mut Vec<u8>) {
         }
         out.clear();
     }
-    out.extend_from_slice(&time.to_be_bytes());
+    out.extend_from_slice(&head.to_be_bytes());
     out.extend_from_slice(payload);
 }
 
-/// The append time and the payload of a record; an error if nobody wrote it.
+/// The append time in Unix milliseconds and the payload of a record; an error if nobody wrote it.
 pub fn read(value: &[u8]) -> Result<(u64, Bytes)> {
     let corrupt = |why: &str| Error::corrupt(format!("a record of the log {why}"));
-    let (time, rest) = value.split_first_chunk::<TIME_BYTES>().ok_or_else(|| corrupt("is cut short"))?;
-    let head = u64::from_be_bytes(*time);
-    match head / LZ4 {
-        0 => Ok((head, Bytes::copy_from_slice(rest))),
-        1 => {
+    let (head, rest) = value.split_first_chunk::<TIME_BYTES>().ok_or_else(|| corrupt("is cut short"))?;
+    let head = u64::from_be_bytes(*head);
+    let time_ms = if head < MILLISECONDS { head % FORM * 1_000 } else { head % FORM };
+    match head / FORM {
+        0 | 2 => Ok((time_ms, Bytes::copy_from_slice(rest))),
+        1 | 3 => {
             let (length, block) = rest.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| corrupt("is cut short"))?;
             let length = u32::from_le_bytes(*length) as usize;
             if length > MAX_PAYLOAD_BYTES {
@@ -58,7 +64,7 @@ pub fn read(value: &[u8]) -> Result<(u64, Bytes)> {
             let payload =
                 block::decompress(block, length).map_err(|e| corrupt(&format!("does not decompress: {e}")))?;
             match payload.len() == length {
-                true => Ok((head % LZ4, payload.into())),
+                true => Ok((time_ms, payload.into())),
                 false => Err(corrupt("is shorter than it says")),
             }
         }
@@ -75,7 +81,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            time in 0..LZ4, unit in proptest::collection::vec(any::<u8>(), 1..40), times in 0usize..400,
+            time in 0..FORM, unit in proptest::collection::vec(any::<u8>(), 1..40), times in 0usize..400,
             noise in proptest::collection::vec(any::<u8>(), 0..3_000),
         ) {
             for payload in [unit.repeat(times), noise] {
@@ -87,7 +93,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_reader_panic(
-            head in 0u8..3, mut bytes in proptest::collection::vec(any::<u8>(), 0..200), cut: usize,
+            head in 0u8..5, mut bytes in proptest::collection::vec(any::<u8>(), 0..200), cut: usize,
         ) {
             let _ = read(&bytes);
             bytes.insert(0, head);
@@ -105,11 +111,11 @@ mod tests {
     fn only_what_gets_smaller_is_compressed() {
         let mut value = Vec::new();
         write(3, &[b'x'; COMPRESSED_BYTES], &mut value);
-        assert!(value.len() < 100 && value[0] == 1, "{}", value.len());
+        assert!(value.len() < 100 && value[0] == 3, "{}", value.len());
         write(3, &[b'x'; COMPRESSED_BYTES - 1], &mut value);
-        assert_eq!((value[0], value.len()), (0, COMPRESSED_BYTES - 1 + TIME_BYTES));
+        assert_eq!((value[0], value.len()), (2, COMPRESSED_BYTES - 1 + TIME_BYTES));
         let noise: Vec<u8> = (0..4_000u32).flat_map(|i| crate::bins::sha256(&i.to_be_bytes())).collect();
         write(3, &noise, &mut value);
-        assert_eq!((value[0], value.len()), (0, noise.len() + TIME_BYTES));
+        assert_eq!((value[0], value.len()), (2, noise.len() + TIME_BYTES));
     }
 }

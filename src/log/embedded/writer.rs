@@ -120,7 +120,7 @@ pub(super) fn run(shared: &Shared, dir: &Path, clock: &dyn Clock) {
             refuse(jobs, e);
             continue;
         }
-        match write(shared, &jobs, clock.now()) {
+        match write(shared, &jobs, clock.now_ms()) {
             Ok((offsets, ends)) => {
                 ends.into_iter().for_each(|(of, end)| shared.publish_end(of, end));
                 for (job, offset) in jobs.into_iter().zip(offsets) {
@@ -150,7 +150,7 @@ fn refuse(jobs: Vec<Job>, why: &Error) {
 type Written = (Vec<Offset>, BTreeMap<Partition, Offset>);
 
 /// Writes all of `jobs` in one batch. Answers their offsets, and the new ends.
-fn write(shared: &Shared, jobs: &[Job], time: u64) -> std::result::Result<Written, Failure> {
+fn write(shared: &Shared, jobs: &[Job], time_ms: u64) -> std::result::Result<Written, Failure> {
     let mut ends = BTreeMap::new();
     let entry = |job: &'_ Job| {
         let end = ends.entry(job.to).or_insert_with(|| shared.end(job.to));
@@ -161,7 +161,7 @@ fn write(shared: &Shared, jobs: &[Job], time: u64) -> std::result::Result<Writte
     let entries: Vec<Entry<'_>> = jobs
         .iter()
         .zip(&offsets)
-        .map(|(job, offset)| Entry { to: job.to, offset: *offset, time, payload: &job.payload })
+        .map(|(job, offset)| Entry { to: job.to, offset: *offset, time_ms, payload: &job.payload })
         .collect();
     match &*shared.medium.read().unwrap_or_else(PoisonError::into_inner) {
         Some(medium) => medium.write(&entries)?,

@@ -135,7 +135,7 @@ impl Drop for Cursor {
 fn record(message: &BorrowedMessage<'_>) -> Record {
     Record {
         offset: u64::try_from(message.offset()).unwrap_or(0),
-        time: message.timestamp().to_millis().map_or(0, |ms| u64::try_from(ms).unwrap_or(0) / 1000),
+        time_ms: message.timestamp().to_millis().map_or(0, |ms| u64::try_from(ms).unwrap_or(0)),
         payload: message.payload().map_or_else(Bytes::new, Bytes::copy_from_slice),
     }
 }
