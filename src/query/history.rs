@@ -12,14 +12,14 @@ use utoipa::ToSchema;
 use super::receipts::is_commit;
 use super::targets::Entry;
 use super::timeline::Goal;
+use super::verdict::Judge;
 use super::view::View;
 use super::{EntryAnswer, Origin, Query, READ_BYTES};
 use crate::bins::PartitionId;
 use crate::change::{Change, Op, check_path};
 use crate::error::{Error, Result};
-use crate::ledger::Record;
-use crate::ledger::record::Commit;
-use crate::ledger::segment::Segment;
+use crate::ledger::segment::{Part, Segment};
+use crate::ledger::{Outcome, Record};
 use crate::log::{Offset, Partition};
 
 /// How many offsets are looked at first, from the end; then twice as many, and so on.
@@ -83,7 +83,6 @@ struct Hit {
 struct Named {
     seq: Offset,
     time: u64,
-    commit: Commit,
 }
 
 /// What the line of a change of a path holds, and no other path's.
@@ -153,15 +152,20 @@ impl Query {
         let Some(record) = self.log.fetch(Partition::Ledger, written.seq).await? else { return Ok(None) };
         // Of bins that were loaded from a checkpoint it knows only by when they were written.
         let Record::Commit(commit) = Record::decode(&record.payload)? else { return Ok(None) };
-        let named = Named { seq: record.offset, time: record.time(), commit };
+        let named = Named { seq: record.offset, time: record.time() };
         let partition = view.layout.partition_of(view.layout.bin_of(path));
-        let segments = named.commit.segments.clone();
-        for segment in segments.iter().rev().filter(|s| s.partition == partition) {
+        let (needle, mut hits) = (needle(path), Vec::new());
+        for segment in commit.segments.iter().rev().filter(|s| s.partition == partition) {
             let Some(record) = self.log.fetch(Partition::Changes(partition), segment.offset).await? else { continue };
-            let hit = Hit { offset: record.offset, payload: record.payload };
-            let last = self.applied(path, &hit, &named).await?.into_iter().next();
-            if let Some((change, lines)) = last {
-                return Ok((lines.fragment().as_deref() == Some(fragment.as_bytes())).then(|| change.into()));
+            if memmem::find(&record.payload, needle.as_bytes()).is_some() {
+                hits.push(Hit { offset: record.offset, payload: record.payload });
+            }
+        }
+        let mut judge = (hits.len() > 1).then(|| self.judge());
+        for hit in hits {
+            let last = self.applied(path, &hit, &named, judge.as_mut()).await?.into_iter().next();
+            if let Some((change, line)) = last {
+                return Ok((line.fragment().as_deref() == Some(fragment.as_bytes())).then(|| change.into()));
             }
         }
         Ok(None)
@@ -188,37 +192,53 @@ impl Query {
             hits.extend(found.map(|r| (r.offset, Hit { offset: r.offset, payload: r.payload })));
             tokio::task::yield_now().await;
         }
-        let mut changes = Vec::new();
-        for (hit, named) in self.commits_of(partition, hits).await? {
-            changes.extend(self.applied(path, &hit, &named).await?.into_iter().map(|(change, _)| change));
+        let mut found = self.commits_of(partition, hits).await?;
+        found.sort_by_key(|(_, named)| named.seq);
+        let (mut judge, mut changes) = (self.judge(), Vec::new());
+        for (hit, named) in found {
+            let applied = self.applied(path, &hit, &named, Some(&mut judge)).await?;
+            changes.push((named.seq, applied));
         }
-        changes.sort_by_key(|c| std::cmp::Reverse(c.seq));
-        Ok(changes)
+        // The segments of one Commit come the last first.
+        changes.sort_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        Ok(changes.into_iter().flat_map(|(_, applied)| applied.into_iter().map(|(change, _)| change)).collect())
     }
 
-    /// What a segment that a Commit names changes at a path, of the batches that are valid there; the last first.
-    async fn applied(&self, path: &str, hit: &Hit, named: &Named) -> Result<Vec<(HistoryChange, Change)>> {
+    /// What a segment that a Commit names changes at a path, of the batches that are valid there; the last first. A
+    /// path that only one batch of the segment names needs no judge, where it is known that the Commit has written it.
+    async fn applied(
+        &self,
+        path: &str,
+        hit: &Hit,
+        named: &Named,
+        judge: Option<&mut Judge<'_>>,
+    ) -> Result<Vec<(HistoryChange, Change)>> {
         let at = |e: Error| e.context(format!("segment {} named by Commit {}", hit.offset, named.seq));
         let payload = hit.payload.clone();
         let segment = self.pool.run_on(payload.len(), move || Segment::decode(&payload)).await.map_err(at)?;
+        let of_path = |(part, mut changes): (Part, Vec<Change>)| {
+            changes.retain(|c| c.path() == path);
+            (part, changes)
+        };
+        let mut parts: Vec<_> = segment.parts.into_iter().map(of_path).filter(|(_, c)| !c.is_empty()).collect();
+        if parts.len() > 1 || judge.is_some() {
+            let outcomes = match judge {
+                Some(judge) => judge.outcomes(named.seq).await?,
+                None => self.judge().outcomes(named.seq).await?,
+            };
+            parts.retain(|(part, _)| outcomes.get(part.index as usize) == Some(&Outcome::Valid));
+        }
         let mut found = Vec::new();
-        let mut checkpoint = None;
-        for (part, changes) in segment.parts.into_iter().rev() {
-            let mut of_path = changes.into_iter().rev().filter(|c| c.path() == path).peekable();
-            if of_path.peek().is_none() || !self.is_valid(named.seq, &named.commit, part.index as usize).await? {
-                continue;
-            }
-            if checkpoint.is_none() {
-                checkpoint = Some(self.published_by(named.seq).await?);
-            }
-            for change in of_path {
+        let checkpoint = if parts.is_empty() { None } else { self.published_by(named.seq).await? };
+        for (part, changes) in parts.into_iter().rev() {
+            for change in changes.into_iter().rev() {
                 let target = match change.fragment() {
                     Some(fragment) => Some(EntryAnswer::from(Entry::parse(path, &String::from_utf8_lossy(&fragment))?)),
                     None => None,
                 };
                 let op = if change.removes() { Op::Remove } else { Op::Add };
                 let (batch, seq, time) = (part.id.clone(), named.seq, named.time);
-                found.push((HistoryChange { op, target, batch, seq, time, checkpoint: checkpoint.flatten() }, change));
+                found.push((HistoryChange { op, target, batch, seq, time, checkpoint }, change));
             }
         }
         Ok(found)
@@ -255,8 +275,7 @@ impl Query {
                         commit.segments.iter().filter(|s| s.partition == partition).map(|s| s.offset).collect();
                     for offset in named.into_iter().rev() {
                         if let Some(hit) = hits.remove(&offset) {
-                            let (seq, time, commit) = (r.offset, r.time(), commit.clone());
-                            found.push((hit, Named { seq, time, commit }));
+                            found.push((hit, Named { seq: r.offset, time: r.time() }));
                         }
                     }
                 }

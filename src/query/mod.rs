@@ -76,7 +76,7 @@ pub struct Query {
     pool: Pool,
     layout: OnceLock<Layout>,
     voids: OnceLock<Vec<timeline::Void>>,
-    rules: OnceLock<verdict::Rules>,
+    horizon: OnceLock<u64>,
     /// What those who walk the ledger remember together.
     ids: Table,
     snapshots: view::Snapshots,
@@ -108,7 +108,7 @@ pub type Writers = Box<dyn Fn(&str) -> Option<Written> + Send + Sync>;
 impl Query {
     /// Asks this log and this store; large objects are parsed on `pool`.
     pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, pool: Pool) -> Query {
-        let (layout, voids, rules) = Default::default();
+        let (layout, voids, horizon) = Default::default();
         let (ids, snapshots, newest, known, expires) = Default::default();
         let (receipts, roots, verified) = Default::default();
         let writers = None;
@@ -118,7 +118,7 @@ impl Query {
             pool,
             layout,
             voids,
-            rules,
+            horizon,
             ids,
             snapshots,
             newest,

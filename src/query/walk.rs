@@ -39,6 +39,8 @@ pub(super) struct Walk {
     reader: Box<dyn Reader>,
     /// The state after the last entry.
     pub state: State,
+    /// Everything below it has been answered.
+    pub next: Offset,
     voids: Vec<Void>,
     buffer: VecDeque<log::Record>,
 }
@@ -51,7 +53,7 @@ impl Query {
         let mut state = recover::state_at(&*self.log, &*self.store, known).await?;
         state.ids.share(&self.ids);
         let (log, store, reader) = (self.log.clone(), self.store.clone(), self.log.reader(Partition::Ledger, from));
-        Ok(Walk { log, store, reader, state, voids, buffer: VecDeque::new() })
+        Ok(Walk { log, store, reader, state, next: from, voids, buffer: VecDeque::new() })
     }
 }
 
@@ -75,6 +77,7 @@ impl Walk {
             },
             record => self.state.apply(seq, record).map_err(at)?,
         };
+        self.next = seq + 1;
         Ok(Some(Entry { seq, time_ms, payload, record, event }))
     }
 
