@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -72,17 +72,8 @@ impl Follower {
         let (stop, root, published) = (Arc::new(AtomicBool::new(false)), root.to_owned(), published.to_owned());
         let (until, cache) = (stop.clone(), scratch.join("follower"));
         let thread = std::thread::spawn(move || {
-            let mut files = Command::new(&python.program)
-                .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
-                .arg(&published)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("a file server");
-            let mut said = String::new();
-            BufReader::new(files.stdout.take().expect("piped")).read_line(&mut said).expect("its port");
-            let port = said.split_whitespace().skip_while(|w| *w != "port").nth(1).expect("its port").to_owned();
-            let url = format!("http://127.0.0.1:{port}");
+            let files = Files::with(&python.program, &published);
+            let url = files.url();
             let mut child = Command::new(&python.program)
                 .arg(&python.driver)
                 .args([format!("{url}/metadata/"), format!("{url}/targets/")])
@@ -104,8 +95,6 @@ impl Follower {
             }
             drop(jobs);
             child.wait().expect("its end");
-            files.kill().expect("it was alive");
-            files.wait().expect("its end");
             count
         });
         Follower { stop, thread }
@@ -115,6 +104,52 @@ impl Follower {
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("the client followed without an error")
+    }
+}
+
+/// A plain file server over a directory, as long as this lives.
+pub struct Files {
+    child: Child,
+    url: String,
+}
+
+impl Files {
+    pub fn serve(dir: &Path) -> Files {
+        let [python, _] = clients();
+        Files::with(&python.program, dir)
+    }
+
+    fn with(python: &Path, dir: &Path) -> Files {
+        let mut child = Command::new(python)
+            .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a file server");
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut said).expect("its port");
+        let port = said.split_whitespace().skip_while(|w| *w != "port").nth(1).expect("its port").to_owned();
+        Files { child, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may be gone
+        let _ = self.child.wait();
+    }
+}
+
+/// Both clients find at each path what is wanted there: length and sha256, or nothing.
+pub fn resolves(url: &str, root: &Path, dir: &Path, jobs: &[(String, Value)]) {
+    let jobs: Vec<Value> = jobs.iter().map(|(path, want)| json!({"path": path, "want": want})).collect();
+    for client in &clients() {
+        client.run(url, root, dir, &jobs);
     }
 }
 

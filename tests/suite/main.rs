@@ -30,6 +30,7 @@ mod mismatch;
 mod node_s3;
 mod processes;
 mod query_model;
+mod query_sources;
 mod recover;
 mod rights;
 mod s3;
