@@ -136,6 +136,7 @@ impl Node {
                 extra_hashes,
                 targets: settings.targets.clone(),
                 tokens: tokens.as_ref().map(|(_, tokens)| tokens.clone()),
+                disk: Some(dir.path().to_owned()),
                 roles: roles.clone(),
                 takes_batches: roles.has(Role::Intake),
                 serves: roles.has(Role::Http),

@@ -90,6 +90,8 @@ pub struct Followed {
     pub changes: u64,
     /// Checkpoints.
     pub checkpoints: u64,
+    /// How long it took from the Cut of each to it, by the log's clock, together in milliseconds.
+    pub cut_ms: u64,
 }
 
 /// See the module.
@@ -120,6 +122,8 @@ pub struct Compactor {
     /// right again must not look wrong.
     log_time: u64,
     followed: Followed,
+    /// When the log took the Cut that is open, in Unix milliseconds, if that was read here.
+    cut_at_ms: Option<u64>,
     pointer: u64,
     /// Since when the pointer has been behind and is another's to move, in clock ticks.
     pointer_since: Option<u64>,
@@ -149,6 +153,7 @@ impl Compactor {
             cut_seqs: BTreeMap::new(),
             log_time: 0,
             followed: Followed::default(),
+            cut_at_ms: None,
             pointer: 0,
             pointer_since: None,
         };
@@ -246,11 +251,13 @@ impl Compactor {
             }
             match entry.event {
                 Event::Cut => {
+                    self.cut_at_ms = Some(entry.time_ms);
                     self.enter_cut()?;
                     break;
                 }
                 Event::Checkpoint(n) => {
                     self.followed.checkpoints += 1;
+                    self.followed.cut_ms += self.cut_at_ms.take().map_or(0, |at| entry.time_ms.saturating_sub(at));
                     self.reports.retain(|(of, _), _| *of > n);
                     self.last = self.built.take().filter(|(of, ..)| *of == n);
                     self.state_objects = None;

@@ -1,11 +1,12 @@
-//! A store that counts what is created in it.
+//! A store that counts and times what is asked of it, and what is created in it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::metrics::{Metrics, Object};
+use super::metrics::{Metrics, Object, StoreOp, StoreRequest};
+use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::store::{Created, Store};
 
@@ -34,11 +35,23 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
+impl MeteredStore {
+    /// Counts and times a request.
+    async fn metered<T>(&self, op: &'static str, request: BoxFuture<'_, Result<T>>) -> Result<T> {
+        let started = Stopwatch::start();
+        let answer = request.await;
+        let outcome = if answer.is_ok() { "ok" } else { "error" };
+        self.metrics.store_requests.get_or_create(&StoreRequest { op, outcome }).inc();
+        self.metrics.store_seconds.get_or_create(&StoreOp { op }).observe(started.seconds());
+        answer
+    }
+}
+
 impl Store for MeteredStore {
     fn create<'a>(&'a self, name: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Created>> {
         Box::pin(async move {
             let length = bytes.len() as u64;
-            let created = self.inner.create(name, bytes).await?;
+            let created = self.metered("create", self.inner.create(name, bytes)).await?;
             if created == Created::New {
                 let object = Object { object: kind(name) };
                 self.metrics.objects.get_or_create(&object).inc();
@@ -49,22 +62,22 @@ impl Store for MeteredStore {
     }
 
     fn sync<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<()>> {
-        self.inner.sync(names)
+        Box::pin(self.metered("sync", self.inner.sync(names)))
     }
 
     fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        self.inner.get(name)
+        Box::pin(self.metered("get", self.inner.get(name)))
     }
 
     fn length<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        self.inner.length(name)
+        Box::pin(self.metered("length", self.inner.length(name)))
     }
 
     fn swap_pointer<'a>(&'a self, old: Option<&'a Bytes>, new: Bytes) -> BoxFuture<'a, Result<bool>> {
-        self.inner.swap_pointer(old, new)
+        Box::pin(self.metered("swap", self.inner.swap_pointer(old, new)))
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>>> {
-        self.inner.list(prefix)
+        Box::pin(self.metered("list", self.inner.list(prefix)))
     }
 }

@@ -4,6 +4,7 @@
 //! What can be read when it is asked for (positions, queue, what is published) is sampled at each scrape.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,14 +17,18 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::batches::{Submitted, outcome};
 use super::failure::Answer;
-use super::{App, status};
+use super::streams::STREAMS;
+use super::{App, process, status};
 use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::log::Offset;
+use crate::query::PartitionLag;
+use crate::store::local;
 
 /// Buckets of request and commit times, in seconds.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 10.0, 30.0];
@@ -72,11 +77,63 @@ pub struct Object {
     pub object: &'static str,
 }
 
-/// A role.
+/// A role of the published metadata.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Role {
-    /// `timestamp` or `root`.
+    /// `root`, `timestamp`, `snapshot`, `targets` or `bins`.
+    pub role: String,
+}
+
+/// A role of this process.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ProcessRole {
+    /// `intake`, `fold`, `compact` or `http`.
     pub role: &'static str,
+}
+
+/// What the store was asked for.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StoreOp {
+    /// `create`, `sync`, `get`, `length`, `swap` or `list`.
+    pub op: &'static str,
+}
+
+/// The same, with what became of it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StoreRequest {
+    /// See [`StoreOp`].
+    pub op: &'static str,
+    /// `ok` or `error`.
+    pub outcome: &'static str,
+}
+
+/// This process, under the names that Prometheus has for all.
+#[derive(Default)]
+struct Process {
+    cpu: Counter<f64, AtomicU64>,
+    memory: Number,
+    open_files: Number,
+    max_files: Number,
+}
+
+impl Process {
+    fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("process");
+        r.register_with_unit("cpu", "CPU time of all threads", Unit::Seconds, self.cpu.clone());
+        r.register_with_unit("resident_memory", "Memory in use", Unit::Bytes, self.memory.clone());
+        r.register("open_fds", "Open files", self.open_files.clone());
+        r.register("max_fds", "How many there may be", self.max_files.clone());
+    }
+
+    fn sample(&self) {
+        if let Some(usage) = process::usage_of(Path::new("/proc/self")) {
+            self.cpu.inc_by((usage.cpu_s - self.cpu.get()).max(0.0));
+            self.memory.set(usage.rss_bytes);
+        }
+        let (open, limit) = process::open_files();
+        self.open_files.set(open);
+        self.max_files.set(limit);
+    }
 }
 
 fn seconds() -> Histogram {
@@ -102,7 +159,21 @@ pub struct Metrics {
     pub objects: Family<Object, Counter>,
     /// Their bytes.
     pub object_bytes: Family<Object, Counter>,
+    /// Requests to the store.
+    pub store_requests: Family<StoreRequest, Counter>,
+    /// How long they took.
+    pub store_seconds: Times<StoreOp>,
+    ledger_batches: Counter,
+    ledger_changes: Counter,
+    checkpoints: Counter,
+    cut_seconds: Counter<f64, AtomicU64>,
     queue_bytes: Number,
+    queue_limit: Number,
+    partition_lag: Family<Partition, Number>,
+    roles: Family<ProcessRole, Number>,
+    streams: Number,
+    disk_free: Number,
+    process: Process,
     ledger_next: Number,
     fold_position: Family<Partition, Number>,
     inbox_lag: Family<Partition, Number>,
@@ -124,7 +195,7 @@ impl Metrics {
     /// A registry with everything in it.
     pub fn new() -> Metrics {
         let mut m = Metrics {
-            registry: Registry::with_prefix("tuflog"),
+            registry: Registry::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(seconds),
             batches: Family::default(),
@@ -132,7 +203,19 @@ impl Metrics {
             visible_seconds: seconds(),
             objects: Family::default(),
             object_bytes: Family::default(),
+            store_requests: Family::default(),
+            store_seconds: Family::new_with_constructor(seconds),
+            ledger_batches: Counter::default(),
+            ledger_changes: Counter::default(),
+            checkpoints: Counter::default(),
+            cut_seconds: Counter::default(),
             queue_bytes: Number::default(),
+            queue_limit: Number::default(),
+            partition_lag: Family::default(),
+            roles: Family::default(),
+            streams: Number::default(),
+            disk_free: Number::default(),
+            process: Process::default(),
             ledger_next: Number::default(),
             fold_position: Family::default(),
             inbox_lag: Family::default(),
@@ -143,7 +226,29 @@ impl Metrics {
             expires: Family::default(),
             ready: Gauge::default(),
         };
-        let r = &mut m.registry;
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        m.process.register(&mut m.registry);
+        let r = m.registry.sub_registry_with_prefix("tuflog");
+        r.register("build", "The program", version);
+        r.register("role", "1 for each role of this process", m.roles.clone());
+        r.register(
+            "ledger_batches",
+            "Batches committed, as read in the ledger since the start",
+            m.ledger_batches.clone(),
+        );
+        r.register("ledger_changes", "Their changes", m.ledger_changes.clone());
+        r.register("checkpoints", "Checkpoints, as read in the ledger since the start", m.checkpoints.clone());
+        let help = "Time from Cut to Checkpoint, of all these checkpoints, by the log's clock";
+        r.register_with_unit("cut", help, Unit::Seconds, m.cut_seconds.clone());
+        r.register("store_requests", "Requests to the store by what became of them", m.store_requests.clone());
+        let help = "Time of a request to the store, with its repeats";
+        r.register_with_unit("store_request", help, Unit::Seconds, m.store_seconds.clone());
+        let help = "Changes that may be queued or in flight";
+        r.register_with_unit("queue_limit", help, Unit::Bytes, m.queue_limit.clone());
+        let help = "Segments of a partition that the newest checkpoint has not applied";
+        r.register("partition_lag_records", help, m.partition_lag.clone());
+        r.register("streams", "Streams being read: diff, replay, feed", m.streams.clone());
+        r.register_with_unit("disk_free", "Free space where the data directory lies", Unit::Bytes, m.disk_free.clone());
         r.register("http_requests", "Requests answered", m.requests.clone());
         let help = "Time from a request's head to its answer's head";
         r.register_with_unit("http_request", help, Unit::Seconds, m.request_seconds.clone());
@@ -190,6 +295,25 @@ impl Metrics {
         let next = app.query.ledger_end().await?;
         self.ledger_next.set(next);
         self.queue_bytes.set(app.intake.queued_bytes() as u64);
+        self.queue_limit.set(app.intake.queue_bytes() as u64);
+        self.streams.set((STREAMS - app.streams.available_permits()) as u64);
+        for role in app.options.roles.iter() {
+            self.roles.get_or_create(&ProcessRole { role: role.name() }).set(1);
+        }
+        if let Some(Ok(free)) = app.options.disk.as_deref().map(local::free_bytes) {
+            self.disk_free.set(free);
+        }
+        self.process.sample();
+        let followed = *app.followed.borrow();
+        self.ledger_batches.inc_by(followed.batches.saturating_sub(self.ledger_batches.get()));
+        self.ledger_changes.inc_by(followed.changes.saturating_sub(self.ledger_changes.get()));
+        self.checkpoints.inc_by(followed.checkpoints.saturating_sub(self.checkpoints.get()));
+        self.cut_seconds.inc_by((followed.cut_ms as f64 / 1e3 - self.cut_seconds.get()).max(0.0));
+        if let Ok((_, partitions)) = app.query.fold_lag().await {
+            for PartitionLag { partition, lag, .. } in partitions {
+                self.partition_lag.get_or_create(&Partition { partition }).set(lag);
+            }
+        }
         self.fold_position.clear(); // partitions come and go
         for (partition, position) in (app.folds)() {
             self.fold_position.get_or_create(&Partition { partition }).set(position);
@@ -207,10 +331,9 @@ impl Metrics {
             self.checkpoint.set(p.checkpoint);
             self.published_lag.set(p.behind);
             self.published_age.set(app.clock.now().saturating_sub(p.time));
-            self.expires.get_or_create(&Role { role: "timestamp" }).set(p.expires);
         }
-        if let Some(expires) = app.query.root_expires().await? {
-            self.expires.get_or_create(&Role { role: "root" }).set(expires);
+        for expiry in app.query.expiries().await? {
+            self.expires.get_or_create(&Role { role: expiry.role }).set(expiry.expires);
         }
         self.ready.set(i64::from(app.health.reasons().is_empty()));
         let mut out = String::new();

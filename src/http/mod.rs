@@ -9,7 +9,7 @@
 //!   metadata.rs   what TUF clients fetch              variants.rs  its compressed copies
 //!   files.rs      target files                        auth.rs      tokens
 //!   health.rs     ready or not                        metrics.rs   Prometheus; metered.rs counts objects
-//!   json.rs       JSON answers
+//!   json.rs       JSON answers                        process.rs   what /proc shows of a process
 //! ```
 //!
 //! Owns the edge half of invariant 8: bodies, connections and readers of the history are bounded, and what finds no
@@ -29,6 +29,7 @@ pub mod metered;
 pub mod metrics;
 pub mod openapi;
 mod params;
+pub mod process;
 mod published;
 mod rates;
 mod serve;
@@ -94,6 +95,8 @@ pub struct Options {
     pub wait: Duration,
     /// How long a request's body may take to come.
     pub request: Duration,
+    /// The directory whose free space is shown.
+    pub disk: Option<PathBuf>,
     /// What this process does.
     pub roles: Roles,
     /// False for a node that answers only questions.
@@ -110,6 +113,7 @@ impl Default for Options {
             tokens: None,
             wait: Duration::from_secs(defaults::WAIT_S),
             request: Duration::from_secs(defaults::REQUEST_S),
+            disk: None,
             roles: Roles::default(),
             takes_batches: true,
             serves: true,

@@ -16,11 +16,6 @@ use crate::tuf::root::Root;
 const EXPIRIES: usize = 64;
 
 impl Query {
-    /// When clients stop believing the newest published root, in Unix seconds; `None` before the first.
-    pub async fn root_expires(&self) -> Result<Option<u64>> {
-        Ok(self.roots().await?.last().map(|root| root.expires))
-    }
-
     /// When each published role expires, the soonest first; of the bins the one that was rendered first.
     pub async fn expiries(&self) -> Result<Vec<ExpiryAnswer>> {
         let mut found = Vec::new();
