@@ -56,6 +56,7 @@ use crate::bins::Layout;
 use crate::compact::Published;
 use crate::error::{Error, Result};
 use crate::ledger::ids::Table;
+use crate::ledger::record::Settings;
 use crate::ledger::{Record, State};
 use crate::log::{Log, Offset, Partition};
 use crate::pool::Pool;
@@ -76,7 +77,7 @@ pub struct Query {
     pool: Pool,
     layout: OnceLock<Layout>,
     voids: OnceLock<Vec<timeline::Void>>,
-    horizon: OnceLock<u64>,
+    settings: OnceLock<Settings>,
     /// What those who walk the ledger remember together.
     ids: Table,
     snapshots: view::Snapshots,
@@ -108,7 +109,7 @@ pub type Writers = Box<dyn Fn(&str) -> Option<Written> + Send + Sync>;
 impl Query {
     /// Asks this log and this store; large objects are parsed on `pool`.
     pub fn new(log: Arc<dyn Log>, store: Arc<dyn Store>, pool: Pool) -> Query {
-        let (layout, voids, horizon) = Default::default();
+        let (layout, voids, settings) = Default::default();
         let (ids, snapshots, newest, known, expires) = Default::default();
         let (receipts, roots, verified) = Default::default();
         let writers = None;
@@ -118,7 +119,7 @@ impl Query {
             pool,
             layout,
             voids,
-            horizon,
+            settings,
             ids,
             snapshots,
             newest,

@@ -4,6 +4,7 @@
 use super::Query;
 use super::walk::Walk;
 use crate::error::{Error, Result};
+use crate::ledger::record::Settings;
 use crate::ledger::{Event, Outcome};
 use crate::log::Offset;
 use crate::recover;
@@ -25,11 +26,16 @@ impl Query {
 
     /// For how many ledger positions a Commit may lag behind what its intake had read.
     pub(super) async fn horizon(&self) -> Result<u64> {
-        if let Some(horizon) = self.horizon.get() {
-            return Ok(*horizon);
+        Ok(self.settings().await?.horizon)
+    }
+
+    /// The settings of the ledger, as they were when they were asked for first.
+    pub(super) async fn settings(&self) -> Result<&Settings> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(settings);
         }
         let state = recover::start(&*self.log, &*self.store).await?;
-        Ok(*self.horizon.get_or_init(|| state.settings.horizon))
+        Ok(self.settings.get_or_init(|| state.settings))
     }
 }
 

@@ -346,3 +346,37 @@ fn an_interrupted_import_says_how_to_go_on_and_keeps_what_is_in() {
     assert_eq!(out.status.code(), Some(3), "{said}");
     assert!(said.contains("1 batch: 1 new") && said.contains("run the same command again"), "{said}");
 }
+
+#[test]
+fn colour_is_for_terminals_and_no_color_is_heard() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    crate::server::init(&data, &["--bins", "2", "--partitions", "1"]);
+    let text = |name: &str| {
+        let mut command = command(&["log", "--data", data.to_str().unwrap()]);
+        if !name.is_empty() {
+            command.env(name, "1");
+        }
+        let out = command.output().expect("the binary runs");
+        assert!(out.status.success(), "{}", crate::server::said(&out));
+        String::from_utf8(out.stdout).expect("text")
+    };
+    let plain = text("");
+    assert!(plain.contains("settings") && !plain.contains('\x1b'), "{plain}");
+    assert_eq!(text("NO_COLOR"), plain);
+    assert!(text("CLICOLOR_FORCE").contains('\x1b'));
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let dir = scratch();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = good(&["completions", shell]);
+        assert!(script.contains("checkpoint") && script.contains("kafka-brokers"), "{shell}");
+    }
+    good(&["man", dir.path().to_str().unwrap()]);
+    let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert!(page("tuflog.1").contains("Exit codes"));
+    assert!(page("tuflog-history.1").contains("tuflog history hello.txt"));
+    assert!(std::fs::read_dir(dir.path()).unwrap().count() > 20);
+}

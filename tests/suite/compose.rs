@@ -106,6 +106,23 @@ fn add(node: &Server, path: &str, options: &[&str]) -> Output {
     server::command(&[&args[..], options].concat()).output().expect("the binary runs")
 }
 
+#[test]
+fn the_readme_lists_every_metric_and_no_other() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, table) = readme.split_once("### Metrics").expect("its section");
+    let rows = table.lines().skip_while(|l| !l.starts_with('|')).take_while(|l| l.starts_with('|'));
+    let names = rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let listed: BTreeSet<&str> = names.collect();
+    // The samples of a histogram are those of one metric; the inbox is only on Kafka.
+    let base = |name: &'static String| {
+        let parts = ["_bucket", "_count", "_sum"];
+        parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
+    };
+    let mut shown: BTreeSet<&str> = metrics().iter().map(base).collect();
+    shown.insert("tuflog_inbox_lag_records");
+    assert_eq!(listed, shown);
+}
+
 /// Everything that is wrong with a compose file.
 fn findings(text: &str) -> Vec<String> {
     let project = match load(text) {

@@ -16,6 +16,7 @@ mod help;
 mod history_model;
 mod http;
 mod http_files;
+mod http_history;
 mod http_queue;
 mod http_site;
 mod inbox;
