@@ -67,6 +67,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("config.json", schema_of::<tuflog::config::Settings>("tuflog.toml")),
         ("doctor.json", schema_of::<tuflog::doctor::Report>("What `tuflog doctor --json` prints")),
         ("bench.json", schema_of::<tuflog::bench::Report>("What tuflog bench --json prints")),
+        ("audit.json", schema_of::<tuflog::audit::Report>("What `tuflog audit --json` prints")),
         ("openapi.json", serde_json::to_value(tuflog::http::openapi::document()).expect("JSON")),
     ]
 }
