@@ -13,6 +13,8 @@ pub(super) struct Pace {
     /// How long the runs before this one took.
     before_ms: u64,
     before_rebuilding_ms: u64,
+    before_loading_ms: u64,
+    loading_ms: u64,
     rebuilding_ms: u64,
     rebuilding_since: Option<u64>,
     first_seq: Offset,
@@ -29,6 +31,8 @@ impl Pace {
             started: SystemClock.ticks_ms(),
             before_ms: 0,
             before_rebuilding_ms: 0,
+            before_loading_ms: 0,
+            loading_ms: 0,
             rebuilding_ms: 0,
             rebuilding_since: None,
             first_seq: 0,
@@ -39,16 +43,19 @@ impl Pace {
         }
     }
 
-    /// Goes on after runs that took so long, in seconds.
-    pub fn resume(&mut self, seconds: f64, rebuilding_seconds: f64) {
+    /// Goes on after runs that took as long as their report says.
+    pub fn resume(&mut self, before: &Report) {
         let ms = |seconds: f64| (seconds.max(0.0) * 1e3) as u64;
-        (self.before_ms, self.before_rebuilding_ms) = (ms(seconds), ms(rebuilding_seconds));
+        (self.before_ms, self.before_rebuilding_ms) = (ms(before.seconds), ms(before.rebuilding_seconds));
+        self.before_loading_ms = ms(before.loading_seconds);
     }
 
     /// From here on it is replayed, with `objects` to be compared; `counted` was counted before.
     pub fn begin(&mut self, seq: Offset, counted: &Report, objects: u64) {
         (self.first_seq, self.first_objects, self.objects) = (seq, counted.objects, objects);
         (self.first_changes, self.first_bins) = (counted.changes, counted.bins);
+        // What was before is the checkpoint that it begins with, if it does not begin with the ledger.
+        self.loading_ms = if seq > 0 { self.now().0 } else { 0 };
     }
 
     /// A cut is being rebuilt from now on, or no longer.
@@ -58,10 +65,12 @@ impl Pace {
         self.rebuilding_since = on.then_some(now);
     }
 
-    /// How long all runs took so far, and how much of it they rebuilt, in seconds.
-    pub fn seconds(&self) -> (f64, f64) {
+    /// Writes down how long all runs took so far.
+    pub fn note(&self, report: &mut Report) {
         let (elapsed, rebuilding) = self.now();
-        ((self.before_ms + elapsed) as f64 / 1e3, (self.before_rebuilding_ms + rebuilding) as f64 / 1e3)
+        report.seconds = (self.before_ms + elapsed) as f64 / 1e3;
+        report.rebuilding_seconds = (self.before_rebuilding_ms + rebuilding) as f64 / 1e3;
+        report.loading_seconds = (self.before_loading_ms + self.loading_ms) as f64 / 1e3;
     }
 
     fn now(&self) -> (u64, u64) {
@@ -74,7 +83,11 @@ impl Pace {
     /// tell it by.
     pub fn estimate(&self, seq: Offset, end: Offset, compared: u64) -> (u64, Option<u64>) {
         let (elapsed, rebuilding) = self.now();
-        let reading = (elapsed - rebuilding.min(elapsed), seq - self.first_seq.min(seq), end.saturating_sub(seq));
+        let reading = (
+            elapsed.saturating_sub(rebuilding + self.loading_ms),
+            seq - self.first_seq.min(seq),
+            end.saturating_sub(seq),
+        );
         let done = compared.saturating_sub(self.first_objects);
         (elapsed, to_go(reading, (rebuilding, done, self.objects.saturating_sub(done))))
     }

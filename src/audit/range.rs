@@ -111,7 +111,7 @@ impl Replay<'_> {
         self.pointer.follow(version, || format!("Cut {n}, ledger seq {cut}, was made after version {version}"));
         let before = self.state.stamp.as_ref().map_or(0, |s| s.version).saturating_sub(1);
         self.pointer.follow(before, || format!("ledger seq {cut} was made after version {before}"));
-        self.pace.resume(point.report.seconds, point.report.rebuilding_seconds);
+        self.pace.resume(&point.report);
         self.report = point.report;
         self.report.covered.resumed_at.push(n);
         // Compared before, but it may have been put elsewhere meanwhile.
@@ -272,7 +272,7 @@ impl Replay<'_> {
         let nothing_since = at_cut.findings.len() == self.report.findings.len();
         let Some(resume) = self.resume.as_mut().filter(|_| is_sound && nothing_since) else { return Ok(()) };
         (at_cut.reports, at_cut.covered.to) = (self.folds.right, Some(c.n));
-        (at_cut.seconds, at_cut.rebuilding_seconds) = self.pace.seconds();
+        self.pace.note(&mut at_cut);
         let point = resume.point(Verified {
             checkpoint: c.n,
             seq,

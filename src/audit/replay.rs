@@ -114,7 +114,7 @@ pub(super) async fn run(
     let history = History::read(&*log, end).await?;
     let (resume, point) = match &options.resume {
         Some(path) => {
-            let (resume, point) = Resume::open(path, options.range, &history, &*log, options.save_every_ms).await?;
+            let (resume, point) = Resume::open(path, options.range, &history, options.save_every_ms)?;
             (Some(resume), point)
         }
         None => (None, None),
@@ -166,7 +166,7 @@ pub(super) async fn run(
     report.targets = replay.bins.as_ref().map_or(0, |bins| bins.counts.iter().sum());
     report.reports = replay.folds.right;
     report.covered.end_seq = replay.state.next;
-    (report.seconds, report.rebuilding_seconds) = replay.pace.seconds();
+    replay.pace.note(&mut report);
     if let (Some(resume), point) = (&mut replay.resume, replay.point.take()) {
         resume.end(report.complete, point)?;
     }

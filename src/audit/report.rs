@@ -99,6 +99,8 @@ pub struct Report {
     pub seconds: f64,
     /// How much of that went into rebuilding and comparing what the cuts make; the rest into reading and applying.
     pub rebuilding_seconds: f64,
+    /// And how much into verifying and loading the checkpoint that it begins with.
+    pub loading_seconds: f64,
     /// True if every record and object that it covers was looked at; false if it stopped before.
     pub complete: bool,
     /// Where records of the log were lost, and the repository went on from a checkpoint.
@@ -182,7 +184,7 @@ impl fmt::Display for Report {
             "objects    {} rebuilt and compared ({mb:.1} MB), {} signatures verified, {} checkpoints, {} fold reports",
             r.objects, r.signatures, r.checkpoints, r.reports
         )?;
-        let applying = (r.seconds - r.rebuilding_seconds).max(0.0);
+        let applying = (r.seconds - r.rebuilding_seconds - r.loading_seconds).max(0.0);
         writeln!(
             f,
             "speed      {} changes/s read and applied ({applying:.1} s), {} bins/s rebuilt and compared ({:.1} s)",
@@ -190,7 +192,10 @@ impl fmt::Display for Report {
             Report::rate(r.bins, r.rebuilding_seconds),
             r.rebuilding_seconds
         )?;
-        r.covered.not_covered.iter().try_for_each(|what| writeln!(f, "not said   {what}"))?;
+        if r.loading_seconds > 0.0 {
+            writeln!(f, "began      with a checkpoint that was verified and loaded in {:.1} s", r.loading_seconds)?;
+        }
+        r.covered.not_covered.iter().try_for_each(|what| writeln!(f, "left out   {what}"))?;
         r.recoveries.iter().try_for_each(|recovery| writeln!(f, "recovery   {recovery}"))?;
         r.notes.iter().try_for_each(|note| writeln!(f, "note       {note}"))?;
         r.findings.iter().try_for_each(|finding| writeln!(f, "finding    {}: {finding}", finding.damage.name()))?;

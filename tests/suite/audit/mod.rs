@@ -23,7 +23,7 @@ use repository::{DAY, Repository, START, add, clean, remove};
 
 /// A report without what is never twice the same.
 fn timeless(report: audit::Report) -> audit::Report {
-    audit::Report { seconds: 0.0, rebuilding_seconds: 0.0, ..report }
+    audit::Report { seconds: 0.0, rebuilding_seconds: 0.0, loading_seconds: 0.0, ..report }
 }
 
 fn memory() -> Arc<dyn Log> {

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::Value;
 use tempfile::TempDir;
-use tuflog::audit::{self, Options};
+use tuflog::audit::{self, Damage, Options};
 use tuflog::clock::ManualClock;
 use tuflog::error::Kind;
 use tuflog::log::embedded::EmbeddedLog;
@@ -23,6 +23,7 @@ use tuflog::store::local::LocalStore;
 
 use super::repository::{DAY, Repository, START, add, clean, remove};
 use crate::help::{block_on, scratch};
+use crate::schemas::Checker;
 use crate::server;
 
 /// A log, record by record.
@@ -100,13 +101,12 @@ pub fn history() -> History {
 
 /// Appends every record to a log that is empty.
 pub fn write(log: &dyn Log, records: &Records) {
-    for (of, records) in records {
-        for (at, offset) in
-            block_on(join_all(records.iter().map(|r| log.append(*of, r.clone())))).into_iter().enumerate()
-        {
-            assert_eq!(offset.unwrap(), at as Offset);
-        }
-    }
+    let all = records.iter().flat_map(|(of, all)| all.iter().enumerate().map(move |(at, r)| (*of, at, r.clone())));
+    let appends = all.map(|(of, at, r)| {
+        let append = log.append(of, r);
+        async move { assert_eq!(append.await.unwrap(), at as Offset) }
+    });
+    block_on(join_all(appends.collect::<Vec<_>>()));
 }
 
 /// A data directory with these records, and the store of the history, of which nothing may be changed.
@@ -177,6 +177,10 @@ pub fn tampered(history: &History, (kind, nth, op, _): Case) -> Records {
 /// Runs the audit and holds it to what it must say.
 pub fn check(case: impl std::fmt::Debug, says: Says, command: &mut std::process::Command) -> Result<(), String> {
     let out = command.arg("--json").output().unwrap();
+    if !out.stdout.is_empty() {
+        static SCHEMAS: OnceLock<Checker> = OnceLock::new();
+        SCHEMAS.get_or_init(Checker::new).good("audit.json", &out.stdout);
+    }
     let (code, report) = (out.status.code(), serde_json::from_slice::<Value>(&out.stdout).unwrap_or_default());
     let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
     let finding = &report["findings"][0];
@@ -218,6 +222,18 @@ fn the_history_as_it_was_is_whole() {
     let history = history();
     let data = with_log(history.dir.path(), &history.records);
     check("as it was", NoTrace("nothing was done"), &mut audit(data.path())).unwrap();
+}
+
+#[test]
+fn the_help_lists_every_damage_and_every_exit_code() {
+    let help = server::run(&["audit", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    let schema = serde_json::to_value(schemars::schema_for!(Damage)).unwrap();
+    let names = schema["oneOf"].as_array().unwrap().iter().map(|of| of["const"].as_str().unwrap());
+    let missing: Vec<&str> = names.filter(|name| !help.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for code in ["0 whole", "1 damaged", "2 usage", "3 incomplete", "4 log or store"] {
+        assert!(help.contains(code), "{code}: {help}");
+    }
 }
 
 #[test]
