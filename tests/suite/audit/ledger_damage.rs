@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tuflog::audit::{self, Options};
+use tuflog::audit;
 use tuflog::bins::sha256;
 use tuflog::error::{Kind, Result};
 use tuflog::ledger::record::{Commit, Record};
@@ -12,7 +12,7 @@ use tuflog::ledger::report::{Absent, FoldReport};
 use tuflog::log::memory::{Faults, MemoryLog};
 use tuflog::log::{self, Log, Offset, Partition, Reader};
 
-use super::repository::{DAY, Repository, add, audit_of, clean, remove};
+use super::repository::{DAY, Repository, add, audit_of, clean, options, remove};
 use crate::help::block_on;
 
 /// What one record of a log became.
@@ -218,7 +218,7 @@ fn an_altered_record_is_found_by_itself_or_by_what_it_made() {
 
     let edits = vec![((Partition::Ledger, cuts[1]), Some("{\"kind\":\"later\",\"v\":1}".into()))];
     let log = Arc::new(Damaged { log: r.log.clone(), edits: Arc::new(edits) });
-    let newer = block_on(audit::run(log, r.store(), Options::default(), |_| {})).unwrap_err();
+    let newer = block_on(audit::run(log, r.store(), options(), |_| {})).unwrap_err();
     assert_eq!(newer.kind, Kind::Unsupported);
     assert_says(&newer.message, &[&format!("ledger seq {}", cuts[1]), "upgrade tuflog"]);
 }

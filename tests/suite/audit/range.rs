@@ -6,7 +6,7 @@ use tuflog::audit::{self, Damage, Options, Range, Report, Verdict};
 use tuflog::error::{Error, Kind};
 use tuflog::log::memory::{Faults, MemoryLog};
 
-use super::repository::{Changed, Repository, clean};
+use super::repository::{Changed, Repository, clean, options};
 use super::{story, timeless};
 use crate::help::block_on;
 
@@ -18,7 +18,7 @@ fn repository() -> Repository {
 }
 
 fn audit_range(r: &Repository, from: Option<u64>, to: Option<u64>) -> Result<Report, Error> {
-    let options = Options { range: Range { from, to }, ..Options::default() };
+    let options = Options { range: Range { from, to }, ..options() };
     block_on(audit::run(r.log.clone(), r.store(), options, |_| {}))
 }
 

@@ -14,10 +14,10 @@ use tuflog::ledger::report::FoldReport;
 use tuflog::log::memory::{Faults, MemoryLog};
 use tuflog::log::{Log, Partition};
 
-use super::repository::{Changed, DAY, Repository, add, clean};
+use super::repository::{Changed, DAY, Repository, add, clean, in_memory, options, replay_dir};
 use super::tamper::data_dir;
 use super::{story, timeless};
-use crate::help::{PATIENCE, block_on, scratch};
+use crate::help::{PATIENCE, block_on};
 use crate::server;
 
 fn repository() -> Repository {
@@ -28,14 +28,14 @@ fn repository() -> Repository {
     r
 }
 
-fn options(file: &Path) -> Options {
-    Options { resume: Some(file.into()), save_every_ms: 0, max_findings: 100, ..Options::default() }
+fn resumable(file: &Path) -> Options {
+    Options { resume: Some(file.into()), save_every_ms: 0, max_findings: 100, ..options() }
 }
 
 /// Runs until a number of cuts has been told, or to the end.
 fn run_until(r: &Repository, file: &Path, cuts: u64) -> Result<Report, Error> {
     let stop = Arc::new(AtomicBool::new(false));
-    let options = Options { stop: stop.clone(), ..options(file) };
+    let options = Options { stop: stop.clone(), ..resumable(file) };
     block_on(audit::run(r.log.clone(), r.store(), options, |p| stop.store(p.cuts >= cuts, Ordering::Relaxed)))
 }
 
@@ -47,7 +47,7 @@ fn in_one_go(mut report: Report) -> Report {
 
 #[test]
 fn cut_off_at_any_cut_it_goes_on_to_the_same_report() {
-    let (r, dir) = (repository(), scratch());
+    let (r, dir) = (repository(), in_memory());
     let (file, whole) = (dir.path().join("progress"), clean(r.audit()));
     for cuts in 1..=whole.cuts {
         let cut_off = run_until(&r, &file, cuts).unwrap();
@@ -70,7 +70,7 @@ fn cut_off_at_any_cut_it_goes_on_to_the_same_report() {
 
 #[test]
 fn findings_are_kept_and_none_is_lost_between_two_runs() {
-    let (mut r, dir) = (repository(), scratch());
+    let (mut r, dir) = (repository(), in_memory());
     // A late report that is wrong, about a cut long verified when it is read.
     let reports = block_on(r.log.reader(Partition::Folds, 0).read(usize::MAX)).unwrap();
     let mut late = FoldReport::decode(&reports[0].payload).unwrap();
@@ -81,8 +81,7 @@ fn findings_are_kept_and_none_is_lost_between_two_runs() {
     let bytes = [&std::fs::read(r.path(&name)).unwrap()[..], b"\n"].concat();
     let _changed = Changed::file(&r.path(&name), Some(&bytes));
     let _stray = Changed::file(&r.path("metadata/note.txt"), Some(b"x"));
-    let whole =
-        block_on(audit::run(r.log.clone(), r.store(), Options { max_findings: 100, ..Options::default() }, |_| {}));
+    let whole = block_on(audit::run(r.log.clone(), r.store(), Options { max_findings: 100, ..options() }, |_| {}));
     let whole = whole.unwrap();
     let damages: Vec<Damage> = whole.findings.iter().map(|f| f.damage).collect();
     assert_eq!(damages, [Damage::RecordAltered, Damage::ObjectAltered, Damage::ObjectAdded], "{whole}");
@@ -99,7 +98,7 @@ fn findings_are_kept_and_none_is_lost_between_two_runs() {
     assert!(resumed > 3, "while the altered bin is published there is nothing to go on from, but later: {resumed}");
     // With one finding allowed it stops there, and the file stays for who wants to see more.
     run_until(&r, &file, whole.cuts).unwrap();
-    let options = Options { max_findings: 1, ..options(&file) };
+    let options = Options { max_findings: 1, ..resumable(&file) };
     let report = block_on(audit::run(r.log.clone(), r.store(), options, |_| {})).unwrap();
     assert_eq!((report.findings.len(), report.complete, file.exists()), (2, false, true), "{report}");
     assert_eq!(in_one_go(run_until(&r, &file, u64::MAX).unwrap()), timeless(whole));
@@ -107,30 +106,30 @@ fn findings_are_kept_and_none_is_lost_between_two_runs() {
 
 #[test]
 fn a_file_of_something_else_is_refused() {
-    let (r, other, dir) = (repository(), repository(), scratch());
+    let (r, other, dir) = (repository(), repository(), in_memory());
     let file = dir.path().join("progress");
     let refused =
         |r: &Repository, options: Options| block_on(audit::run(r.log.clone(), r.store(), options, |_| {})).unwrap_err();
-    let e = refused(&r, Options { resume: Some(dir.path().join("none/progress")), ..Options::default() });
+    let e = refused(&r, Options { resume: Some(dir.path().join("none/progress")), ..options() });
     assert_eq!((e.kind, e.field.as_deref()), (Kind::Invalid, Some("--resume")), "{e}");
     for garbage in ["", "x", "{\"v\":1}"] {
         std::fs::write(&file, garbage).unwrap();
-        let e = refused(&r, options(&file));
+        let e = refused(&r, resumable(&file));
         assert!(e.field.as_deref() == Some("--resume") && e.message.contains("no progress file"), "{e}");
     }
     std::fs::remove_file(&file).unwrap();
     run_until(&r, &file, 5).unwrap();
     let kept = std::fs::read_to_string(&file).unwrap();
     let range = audit::Range { from: Some(2), to: None };
-    let e = refused(&r, Options { range, ..options(&file) });
+    let e = refused(&r, Options { range, ..resumable(&file) });
     assert!(e.message.contains("an audit without --from and --to: say the same"), "{e}");
     std::fs::write(&file, kept.replacen("\"v\":1", "\"v\":9", 1)).unwrap();
-    assert!(refused(&r, options(&file)).message.contains("is of version 9"), "another version");
+    assert!(refused(&r, resumable(&file)).message.contains("is of version 9"), "another version");
     // The same keys and layout, but other roots would be another repository: here the record that brings it differs.
     let root: Value = serde_json::from_str(&kept).unwrap();
     let foreign = kept.replace(root["root"].as_str().unwrap(), &hex::encode(sha256(b"another")));
     std::fs::write(&file, foreign).unwrap();
-    assert!(refused(&other, options(&file)).message.contains("of the audit of another repository"));
+    assert!(refused(&other, resumable(&file)).message.contains("of the audit of another repository"));
     // A log that has lost what was verified.
     std::fs::write(&file, &kept).unwrap();
     let shorter = MemoryLog::new(1, Faults::NONE);
@@ -138,7 +137,7 @@ fn a_file_of_something_else_is_refused() {
     for record in &records[..6] {
         block_on(shorter.append(Partition::Ledger, record.payload.clone())).unwrap();
     }
-    let e = block_on(audit::run(Arc::new(shorter), r.store(), options(&file), |_| {})).unwrap_err();
+    let e = block_on(audit::run(Arc::new(shorter), r.store(), resumable(&file), |_| {})).unwrap_err();
     assert_eq!(e.kind, Kind::Corrupt, "{e}");
     assert!(e.message.contains("does not hold Checkpoint 4 any more as it stood at seq"), "{e}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), kept, "nothing of it is changed");
@@ -149,7 +148,9 @@ fn a_file_of_something_else_is_refused() {
 fn the_binary_goes_on_after_kill_and_after_an_interrupt() {
     let data = data_dir();
     let file = data.dir.path().join("progress");
-    let args = ["audit", "--data", data.path(), "--resume", file.to_str().unwrap()];
+    let replay = replay_dir();
+    let (replay, file_name) = (replay.to_str().unwrap(), file.to_str().unwrap());
+    let args = ["audit", "--data", data.path(), "--scratch", replay, "--resume", file_name];
     let held_up = |bin: &str, signal: Signal| {
         let path = data.dir.path().join("store/metadata").join(bin);
         let (bytes, before) = (std::fs::read(&path).unwrap(), std::fs::read(&file).ok());

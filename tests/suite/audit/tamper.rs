@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::Value;
 use tempfile::TempDir;
-use tuflog::audit::{self, Damage, Options};
+use tuflog::audit::{self, Damage};
 use tuflog::clock::ManualClock;
 use tuflog::error::Kind;
 use tuflog::log::embedded::EmbeddedLog;
@@ -21,8 +21,8 @@ use tuflog::log::{Log, Offset, Partition};
 use tuflog::store::Store;
 use tuflog::store::local::LocalStore;
 
-use super::repository::{DAY, Repository, START, add, clean, remove};
-use crate::help::{block_on, scratch};
+use super::repository::{DAY, Repository, START, add, clean, in_memory, options, remove, replay_dir};
+use crate::help::block_on;
 use crate::schemas::Checker;
 use crate::server;
 
@@ -111,7 +111,7 @@ pub fn write(log: &dyn Log, records: &Records) {
 
 /// A data directory with these records, and the store of the history, of which nothing may be changed.
 fn with_log(of: &Path, records: &Records) -> TempDir {
-    let dir = scratch();
+    let dir = in_memory();
     std::os::unix::fs::symlink(of.join("store"), dir.path().join("store")).unwrap();
     std::fs::copy(of.join("root.json"), dir.path().join("root.json")).unwrap();
     let log = EmbeddedLog::open(&dir.path().join("log"), Arc::new(ManualClock::new(START))).unwrap();
@@ -176,7 +176,7 @@ pub fn tampered(history: &History, (kind, nth, op, _): Case) -> Records {
 
 /// Runs the audit and holds it to what it must say.
 pub fn check(case: impl std::fmt::Debug, says: Says, command: &mut std::process::Command) -> Result<(), String> {
-    let out = command.arg("--json").output().unwrap();
+    let out = command.arg("--json").arg("--scratch").arg(replay_dir()).output().unwrap();
     if !out.stdout.is_empty() {
         static SCHEMAS: OnceLock<Checker> = OnceLock::new();
         SCHEMAS.get_or_init(Checker::new).good("audit.json", &out.stdout);
@@ -364,7 +364,7 @@ fn a_flipped_bit_anywhere_in_the_ledger() {
             records.get_mut(&Partition::Ledger).unwrap()[seq] = bytes.clone().into();
             let log = MemoryLog::new(1, Faults::NONE);
             write(&log, &records);
-            let is_whole = match block_on(audit::run(Arc::new(log), store.clone(), Options::default(), |_| {})) {
+            let is_whole = match block_on(audit::run(Arc::new(log), store.clone(), options(), |_| {})) {
                 Ok(report) => report.is_clean(),
                 Err(e) => {
                     assert_eq!(e.kind, Kind::Unsupported, "{e}");

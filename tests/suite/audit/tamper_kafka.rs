@@ -2,8 +2,8 @@
 
 use tuflog::log::kafka::{KafkaLog, KafkaSettings};
 
+use super::repository::in_memory;
 use super::tamper::{Case, CutBehind, Drop, Duplicate, Flip, Found, NoTrace, Swap, check, history, tampered, write};
-use crate::help::scratch;
 use crate::{kafka, server};
 
 /// A log on Kafka with these damages, and what the audit says of each.
@@ -31,7 +31,7 @@ fn a_log_on_kafka() {
         });
         write(&log, &tampered(&history, case));
         drop(log);
-        let (dir, KafkaSettings { brokers, repo, .. }) = (scratch(), &settings);
+        let (dir, KafkaSettings { brokers, repo, .. }) = (in_memory(), &settings);
         std::os::unix::fs::symlink(history.dir.path().join("store"), dir.path().join("store")).unwrap();
         let mut command = server::command(&["audit", "--data", dir.path().to_str().unwrap()]);
         command.envs([("TUFLOG_KAFKA_BROKERS", brokers), ("TUFLOG_KAFKA_REPO", repo)]);
