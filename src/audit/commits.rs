@@ -11,9 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::objects::Listed;
-use super::replay::{Replay, Step};
-use super::report::Finding;
-use super::segments::{self, Gathered};
+use super::replay::{Replay, Step, Stop};
+use super::segments::{self, Bad, Gathered};
 use crate::bins::{Bin, Layout, PartitionId};
 use crate::error::Error;
 use crate::fold::changes::Changes;
@@ -38,6 +37,8 @@ pub(super) struct Bins {
     pub versions: Vec<u64>,
     /// By bin, how many targets it had when it was rebuilt last.
     pub counts: Vec<u64>,
+    /// The bins whose published version was not found right.
+    pub unsound: BTreeSet<Bin>,
     pub listed: Listed,
     changes: Vec<Changes>,
     _scratch: Scratch,
@@ -90,6 +91,7 @@ impl Replay<'_> {
             dirty: vec![BTreeSet::new(); partitions],
             versions: vec![0; bins],
             counts: vec![0; bins],
+            unsound: BTreeSet::new(),
             listed: Listed::new(std::mem::take(&mut self.names), layout),
             changes: (0..layout.partitions()).map(|p| Changes::new(&*self.log, p, 0)).collect(),
             _scratch: scratch,
@@ -141,13 +143,26 @@ impl Replay<'_> {
                     found.push((named.clone(), bytes));
                 }
                 None => {
-                    let what = format!("Commit {seq} names it, with sha256 {}", hex::encode(named.digest));
-                    return Err(self.lost(Finding::missing(segments::place(named), what)));
+                    let finding = self.astray(seq, &commit, &outcomes, named, None).await?;
+                    return Err(self.lost(finding));
                 }
             }
         }
         self.run.push(Gathered { seq, commit, outcomes, segments: found });
         if self.run_bytes >= RUN_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// Ends with what is wrong in a run of Commits.
+    async fn bad(&mut self, run: &[Gathered], bad: Bad) -> Step<Stop> {
+        let finding = match bad {
+            Bad::Found(finding) => finding,
+            Bad::Astray(seq, named) => {
+                let Some(of) = run.iter().find(|g| g.seq == seq) else { return Ok(Stop::Enough) };
+                let found = of.segments.iter().find(|(s, _)| *s == named).map(|(_, bytes)| bytes);
+                self.astray(seq, &of.commit, &of.outcomes, &named, found).await?
+            }
+        };
+        Ok(self.lost(finding))
     }
 
     /// Decodes and applies what was gathered, the partitions side by side.
@@ -168,7 +183,10 @@ impl Replay<'_> {
         let decoding: Vec<_> = stream::iter(touched.iter().copied().map(decode)).buffered(parallel).collect().await;
         let mut decoded = Vec::with_capacity(decoding.len());
         for found in decoding {
-            decoded.push(found.map_err(|finding| self.lost(finding))?);
+            match found {
+                Ok(found) => decoded.push(found),
+                Err(bad) => return Err(self.bad(&run, bad).await?),
+            }
         }
         let (decoded, own) = (Arc::new(decoded), run.clone());
         let all = decoded.clone();

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
 
+use super::damage::Damage;
+use super::finding::{Finding, Value};
 use super::objects::{Checked, Expect, Role, check_bytes, check_signed};
 use super::replay::{Replay, Step};
-use super::report::{Finding, Value};
 use crate::bins::{Bin, Layout, PartitionId, Sha256Digest, sha256};
 use crate::error::{Error, Result};
 use crate::fold::state::{self, Passed};
@@ -72,26 +73,61 @@ impl Replay<'_> {
         if self.blind.is_some() {
             return self.pass_blindly(&open).await;
         }
+        self.pace.rebuild(true);
+        let done = self.rebuild_cut(&open).await;
+        self.pace.rebuild(false);
+        self.tell();
+        done
+    }
+
+    async fn rebuild_cut(&mut self, open: &OpenCut) -> Step {
+        let checkpoint = self.foreseen(open).await?;
         let mut built = Built { n: open.n, missing: vec![], reports: vec![], snapshot: None, state: None };
-        self.rebuild_bins(&open, &mut built).await?;
+        let stores_state = open.n.is_multiple_of(open.settings.state_every);
+        // Before what is published: a ledger that has been altered would make all of it look wrong.
+        if stores_state {
+            self.rebuild_state(open, checkpoint.as_ref(), &mut built).await?;
+        }
+        self.rebuild_bins(open, &mut built).await?;
         for root in &open.new_roots {
             let (version, bytes) = (root.root.version, root.document.as_bytes());
             let by = format!("root {version} of the ledger");
             self.compare(&mut built, version, Role::Root, bytes, by).await?;
         }
-        self.rebuild_targets(&open, &mut built).await?;
-        let stores_state = open.n % open.settings.state_every == 0;
+        self.rebuild_targets(open, &mut built).await?;
         self.unexpected(open.n, stores_state).await?;
-        self.rebuild_snapshot(&open, &mut built).await?;
-        if stores_state {
-            let saved::Objects { state, ids, digests } = saved::save(&self.state)?;
-            let by = |what: &str| format!("the {what} at cut {}", open.n);
-            self.compare(&mut built, open.n, Role::State, &state, by("ledger state")).await?;
-            self.compare(&mut built, open.n, Role::Ids, &ids, by("batch ids remembered")).await?;
-            built.state = Some(digests);
-        }
+        self.rebuild_snapshot(open, &mut built).await?;
         self.built = Some(built);
-        self.tell();
+        Ok(())
+    }
+
+    async fn rebuild_state(&mut self, open: &OpenCut, checkpoint: Option<&Checkpoint>, built: &mut Built) -> Step {
+        let saved::Objects { state, ids, digests } = saved::save(&self.state)?;
+        let named = checkpoint.and_then(|c| c.state.clone()).filter(|named| *named != digests);
+        if let Some(named) = named {
+            let layout = self.bins()?.layout;
+            let (state, stored_ids) = (
+                self.store.get(&Role::State.name(open.n, layout)).await?,
+                self.store.get(&Role::Ids.name(open.n, layout)).await?,
+            );
+            let agree = state.is_some_and(|b| sha256(&b) == named.sha256)
+                && stored_ids.as_ref().is_some_and(|b| sha256(b) == named.ids);
+            if agree {
+                let finding = self.other_state(open, stored_ids.as_ref().map(|stored| (&ids[..], &stored[..])));
+                self.is_state_sound = false;
+                built.state = Some(named);
+                return self.find(finding);
+            }
+        }
+        let by = |what: &str| format!("the {what} at cut {}", open.n);
+        let before = (self.report.findings.len(), built.missing.len());
+        self.compare(built, open.n, Role::State, &state, by("ledger state")).await?;
+        self.compare(built, open.n, Role::Ids, &ids, by("batch ids remembered")).await?;
+        match before == (self.report.findings.len(), built.missing.len()) {
+            true => self.first_gap = self.gap,
+            false => self.is_state_sound = false,
+        }
+        built.state = Some(digests);
         Ok(())
     }
 
@@ -114,7 +150,7 @@ impl Replay<'_> {
                 _ => format!("cut {n} makes none"),
             };
             let found = self.store.get(&name).await?.map(|b| Value::of(&b));
-            self.find(Finding::unexpected(name, why).values(None, found))?;
+            self.find(Finding::new(Damage::ObjectAdded, name, why).values(None, found))?;
         }
         Ok(())
     }
@@ -156,6 +192,11 @@ impl Replay<'_> {
             (bins.versions[bin as usize], bins.counts[bin as usize]) = (n, targets);
             bins.listed.account(n, Role::Bin(bin));
             published[usize::from(partition)].push((bin, content));
+            self.report.bins += 1;
+            match &checked {
+                Checked::Right(_) => drop(self.bins()?.unsound.remove(&bin)),
+                _ => drop(self.bins()?.unsound.insert(bin)),
+            }
             match checked {
                 Checked::Right(verified) => {
                     self.count(&verified);
@@ -168,11 +209,13 @@ impl Replay<'_> {
                 }
                 Checked::Wrong(finding) => {
                     unsure.insert(partition);
+                    let finding = self.or_the_ledger(open, bin, finding).await?;
                     self.find(finding)?;
                 }
             }
             done += 1;
             if done % TELL_EVERY == 0 {
+                self.go_on().await?;
                 self.tell();
             }
         }
@@ -263,9 +306,15 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// The open cut has its Checkpoint: what it says is right, and everything is there.
-    pub(super) async fn completed(&mut self, place: String, c: &Checkpoint) -> Step {
-        let Some(built) = self.built.take() else { return Ok(()) };
+    /// The open cut has its Checkpoint: what it says is right, and everything is there. Answers whether a replay can
+    /// begin here.
+    pub(super) async fn completed(&mut self, place: String, c: &Checkpoint) -> Step<bool> {
+        let Some(built) = self.built.take() else { return Ok(false) };
+        let is_sound = built.missing.is_empty()
+            && built.snapshot.as_ref() == Some(&c.snapshot)
+            && self.targets.is_some()
+            && self.is_state_sound
+            && self.bins()?.unsound.is_empty();
         self.find_all(built.missing.into_iter().map(|(_, finding)| *finding).collect())?;
         if let Some(snapshot) = built.snapshot.filter(|s| *s != c.snapshot) {
             let value = |s: &ObjectRef| Some(Value::stated(Some(c.n), s.length, &s.sha256));
@@ -273,7 +322,7 @@ impl Replay<'_> {
                 "Checkpoint {} names another snapshot than the stored one, which is what cut {} renders",
                 c.n, c.n
             );
-            self.find(Finding::altered(&place, what).values(value(&snapshot), value(&c.snapshot)))?;
+            self.find(Finding::new(Damage::RecordAltered, &place, what).values(value(&snapshot), value(&c.snapshot)))?;
         }
         if built.state != c.state {
             let text = |s: &Option<StateRef>| match s {
@@ -286,13 +335,16 @@ impl Replay<'_> {
                 text(&c.state),
                 text(&built.state)
             );
-            self.find(Finding::altered(&place, what))?;
+            self.find(Finding::new(Damage::RecordAltered, &place, what))?;
         }
         let findings = self.folds.read(false, &built.reports).await?;
         self.find_all(findings)?;
         let missing = self.folds.missing(c.n);
         // What was lost of them before a Recovery is not known.
-        if self.recoveries.is_empty() { self.find_all(missing) } else { Ok(()) }
+        if self.history.recoveries.is_empty() {
+            self.find_all(missing)?;
+        }
+        Ok(is_sound)
     }
 
     /// The ledger has been read: what it leaves undone is legal, and noted.
@@ -322,5 +374,5 @@ fn expect(layout: Layout, n: u64, role: Role) -> Expect {
 }
 
 fn missing(expect: &Expect, value: Value) -> Box<Finding> {
-    Finding::missing(&expect.name, format!("it should be {}", expect.by)).values(Some(value), None)
+    Finding::new(Damage::ObjectMissing, &expect.name, format!("it should be {}", expect.by)).values(Some(value), None)
 }

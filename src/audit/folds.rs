@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::report::Finding;
+use super::damage::Damage;
+use super::finding::Finding;
 use crate::bins::{PartitionId, sha256};
 use crate::error::{Kind, Result};
 use crate::ledger::FoldReport;
@@ -26,6 +27,8 @@ pub struct Folds {
     early: BTreeMap<Key, Vec<(Offset, Digest)>>,
     /// Expected and not read yet.
     open: BTreeSet<Key>,
+    /// Everything below it has been read.
+    next: Offset,
     /// Cuts and partitions whose reports cannot be rebuilt, because an object they describe is missing or altered.
     ignored: BTreeSet<(u64, PartitionId)>,
     /// Of cuts up to this number nothing is asked any more.
@@ -54,10 +57,60 @@ impl Folds {
             expected: HashMap::new(),
             early: BTreeMap::new(),
             open: BTreeSet::new(),
+            next: 0,
             ignored: BTreeSet::new(),
             settled: 0,
             right: 0,
         }
+    }
+
+    /// Goes on after cut `n` was audited, when everything below `next` had been read and `right` records were found
+    /// right: reads it again to know the reports of the cuts up to `n`.
+    pub async fn resume(&mut self, n: u64, next: Offset, right: u64) -> Result<()> {
+        while self.next < next {
+            let records = self.reader.read(READ_BYTES).await?;
+            if records.is_empty() {
+                break;
+            }
+            for r in records.iter().take_while(|r| r.offset < next) {
+                self.next = r.offset + 1;
+                // What does not decode was found.
+                let Ok(report) = FoldReport::decode(&r.payload) else { continue };
+                let (key, found) = ((report.n, report.partition, report.part), digest(&r.payload));
+                match report.n <= n {
+                    true => drop(self.expected.entry(key).or_insert(found)),
+                    false => self.early.entry(key).or_default().push((r.offset, found)),
+                }
+            }
+            if records.last().is_some_and(|r| r.offset >= next) {
+                break;
+            }
+        }
+        self.next = next;
+        self.reader.seek(next);
+        (self.right, self.settled) = (right, self.settled.max(n));
+        Ok(())
+    }
+
+    /// Everything below it has been read.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Begins behind cut `n`, of which nothing is asked.
+    pub fn begin(&mut self, n: u64, from: Offset) {
+        self.reader.seek(from);
+        (self.next, self.settled) = (from, n);
+    }
+
+    /// The last cut that a record which nothing asked for is about.
+    pub fn last_cut(&self) -> Option<u64> {
+        self.early.last_key_value().map(|((n, ..), _)| *n)
+    }
+
+    /// Forgets what was read of the cuts from `n` on.
+    pub fn forget_from(&mut self, n: u64) {
+        self.early.retain(|(of, ..), _| *of < n);
     }
 
     /// Expects a report. Answers what is wrong with those of it that were read already.
@@ -95,11 +148,12 @@ impl Folds {
                 break;
             }
             for r in records {
+                self.next = r.offset + 1;
                 let report = match FoldReport::decode(&r.payload) {
                     Ok(report) => report,
                     Err(e) if e.kind == Kind::Unsupported => return Err(e.context(place(r.offset))),
                     Err(e) => {
-                        findings.push(*Finding::altered(place(r.offset), e.message));
+                        findings.push(*Finding::new(Damage::RecordAltered, place(r.offset), e.message));
                         continue;
                     }
                 };
@@ -116,7 +170,7 @@ impl Folds {
                         let expected = same.and_then(|same| same.encode().into_iter().nth(report.part as usize));
                         findings.push(*match expected {
                             Some(expected) => differs(r.offset, key, &expected, &r.payload),
-                            None => Finding::altered(place(r.offset), differs_from(key)),
+                            None => Finding::new(Damage::RecordAltered, place(r.offset), differs_from(key)),
                         });
                     }
                 }
@@ -132,7 +186,7 @@ impl Folds {
             self.open.remove(&key);
             let (n, partition, part) = key;
             let what = format!("topic folds has no part {part} of it, though cut {n} has its Checkpoint");
-            *Finding::missing(format!("report of partition {partition} about cut {n}"), what)
+            *Finding::new(Damage::RecordDropped, format!("report of partition {partition} about cut {n}"), what)
         });
         missing.collect()
     }
@@ -150,14 +204,14 @@ impl Folds {
         early || self.expected.contains_key(&key) && !self.open.contains(&key)
     }
 
-    /// Reports that nothing in the ledger asks for.
-    pub fn unexpected(&self) -> impl Iterator<Item = Box<Finding>> + '_ {
-        let asked = |n: u64, p: PartitionId| n > self.settled && !self.ignored.contains(&(n, p));
+    /// Reports about cuts up to `last` that nothing in the ledger asks for; beyond it too if everything was read.
+    pub fn unexpected(&self, last: u64) -> impl Iterator<Item = Box<Finding>> + '_ {
+        let asked = move |n: u64, p: PartitionId| n > self.settled && n <= last && !self.ignored.contains(&(n, p));
         let unasked = self.early.iter().filter(move |((n, partition, _), _)| asked(*n, *partition));
         unasked.flat_map(|((n, partition, part), found)| {
             found.iter().map(move |(offset, _)| {
                 let what = format!("nothing asks for part {part} of a report of partition {partition} about cut {n}");
-                Finding::unexpected(place(*offset), what)
+                Finding::new(Damage::RecordAdded, place(*offset), what)
             })
         })
     }
@@ -169,5 +223,5 @@ fn differs_from((n, partition, _): Key) -> String {
 
 /// Says how a report differs from what it should be.
 fn differs(offset: Offset, key: Key, expected: &[u8], found: &[u8]) -> Box<Finding> {
-    Finding::differs(place(offset), differs_from(key), expected, found)
+    Finding::differs(Damage::RecordAltered, place(offset), differs_from(key), expected, found)
 }

@@ -12,8 +12,13 @@
 //!     Cut n  ─► rebuild dirty ∪ due ∪ all bins, targets, snapshot, ledger state ─► compare, verify    cut.rs, objects.rs
 //!     Checkpoint n ─► what it says, every fold report of n        folds.rs
 //!     Checkpoint, Renew ─► timestamp.json, once its version is reached    pointer.rs
-//!   Recovery ─► the checkpoint that it names, as signed; on from its bins    recovery.rs
-//!   end ─► everything in the store is accounted for
+//!   Recovery ─► the checkpoint that it names, as signed; on from its bins    recovery.rs, range.rs
+//!   end ─► everything in the store is accounted for, and the ledger has not lost its end    finish.rs
+//!
+//!   before: which checkpoints there are    history.rs      begin at one of them, as signed    range.rs
+//!   what is wrong: its name    damage.rs, with both values    finding.rs
+//!     which damage it is: Checkpoint against Cut    evidence.rs, order    turn.rs, segments    astray.rs, roots    roots.rs
+//!   what it comes to    report.rs      how far it is    pace.rs      where to go on    resume.rs
 //! ```
 //!
 //! # What is verified
@@ -31,6 +36,8 @@
 //! - timestamp.json is the one that the ledger says, or an earlier one that a node which was killed may leave: a note.
 //! - Of a data directory, that root.json, which clients are shipped with, is the ledger's first root.
 //! - Nothing else is in the store. Objects of a last cut without Checkpoint may be missing, but not differ.
+//! - A Cut stands where its Checkpoint says, of the segments and at the time that it says: so a record that was taken
+//!   out, put in, repeated or moved before a Cut that has a Checkpoint shows, though it would be legal by itself.
 //!
 //! # What is not
 //!
@@ -39,6 +46,14 @@
 //! - The content of a batch that was a duplicate or in conflict: only its segments' own digests.
 //! - That the end of the ledger is there, beyond what the store shows: records lost behind the last Checkpoint that the
 //!   pointer or an object speaks of leave no trace.
+//! - Records behind the last Cut, of which nothing was made yet: a repeat there is what an append without an answer
+//!   leaves, and two of them may stand in any order.
+//! - The order of neighbours that nothing depends on, such as the first Settings and the first Root; that of Commits
+//!   shows in the ids of the next stored ledger state, or in the bins.
+//! - What a record says for its own verdict alone, or as a hint: the basis of a batch, where a Cut found the end of
+//!   `folds`, a time below the one in force. Repeats and the order of fold reports.
+//! - What a range leaves out ([`Range`]), and what was verified before an audit was cut off and went on: the report
+//!   says both.
 //! - Times of Cuts and Renews, which are what a node's clock said; timestamp.json before the present one, and roots,
 //!   bins and snapshots that expired since: expiry is rebuilt, not judged.
 //! - Segments that no Commit names, and those of void batches alone.
@@ -47,18 +62,30 @@
 //! wrong is a finding. Memory follows the number of objects and cuts (some 100 bytes each), never that of targets.
 //! Meant for a node at rest; on a running one, what is published meanwhile is not looked at.
 
+mod astray;
 mod commits;
 mod cut;
+mod damage;
+mod evidence;
+mod finding;
+mod finish;
 mod folds;
+mod history;
 mod objects;
+mod pace;
 mod pointer;
+mod range;
 mod recovery;
 mod replay;
 mod report;
+mod resume;
+mod roots;
 mod segments;
+mod turn;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::ledger::Record;
@@ -68,7 +95,10 @@ use crate::pool::Pool;
 use crate::store::Store;
 use crate::store::local::LocalStore;
 
-pub use report::{Finding, Kind, RecoveryReport, Report, Value};
+pub use damage::Damage;
+pub use finding::{Finding, RecoveryReport, Value};
+pub use range::Range;
+pub use report::{Covered, Report, Verdict};
 
 /// How much of the ledger is read at once to find its first root, in bytes.
 const FIRST_BYTES: usize = 64 << 10;
@@ -86,12 +116,33 @@ pub struct Options {
     pub scratch: Option<PathBuf>,
     /// The root that clients are shipped with: it must be the ledger's first.
     pub shipped_root: Option<PathBuf>,
+    /// Which part of the history.
+    pub range: Range,
+    /// The progress file: where to go on, if it is there, and where to keep how far it is.
+    pub resume: Option<PathBuf>,
+    /// How often that is written at most, in milliseconds.
+    pub save_every_ms: u64,
+    /// Becomes true when the audit is to end soon, with what it has by then.
+    pub stop: Arc<AtomicBool>,
 }
+
+/// How often the progress file is written at most, in milliseconds.
+const SAVE_EVERY_MS: u64 = 2_000;
 
 impl Default for Options {
     /// Everything in the calling task, up to the first finding.
     fn default() -> Options {
-        Options { pool: Pool::Inline, parallel: 1, max_findings: 1, scratch: None, shipped_root: None }
+        Options {
+            pool: Pool::Inline,
+            parallel: 1,
+            max_findings: 1,
+            scratch: None,
+            shipped_root: None,
+            range: Range::default(),
+            resume: None,
+            save_every_ms: SAVE_EVERY_MS,
+            stop: Arc::default(),
+        }
     }
 }
 
@@ -107,14 +158,22 @@ impl Options {
 pub struct Progress {
     /// Ledger records up to here are done.
     pub seq: Offset,
-    /// Where the ledger ended when the audit began.
+    /// Where the ledger ended when the audit began, or where its range ends.
     pub end: Offset,
+    /// Changes applied.
+    pub changes: u64,
     /// Cuts rebuilt.
     pub cuts: u64,
+    /// Bins rebuilt.
+    pub bins: u64,
     /// Objects compared.
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How long it has taken, in milliseconds, since it was started or went on.
+    pub elapsed_ms: u64,
+    /// How long it will take from here, in milliseconds; `None` while there is nothing to tell it by.
+    pub to_go_ms: Option<u64>,
 }
 
 /// Audits a log and a store. See the module for what that covers.
@@ -133,6 +192,7 @@ pub async fn run(
     if let Some(path) = shipped.filter(|_| report.findings.len() < max_findings) {
         shipped_root(&*log, &path, &mut report).await?;
     }
+    report.judge();
     Ok(report)
 }
 
@@ -172,7 +232,13 @@ async fn shipped_root(log: &dyn Log, path: &Path, report: &mut Report) -> Result
         Ok(found) => {
             let what =
                 "clients that are shipped with it do not trust this repository: it is not the ledger's first root";
-            report.findings.push(*Finding::differs(path.display().to_string(), what, first.as_bytes(), &found));
+            report.findings.push(*Finding::differs(
+                Damage::ObjectAltered,
+                path.display().to_string(),
+                what,
+                first.as_bytes(),
+                &found,
+            ));
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             report.notes.push(format!("{} is missing: it is a copy of metadata/1.root.json", path.display()));

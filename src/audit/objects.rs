@@ -1,8 +1,10 @@
 //! Stored objects: which there are, which are accounted for, and whether one is what it should be.
 
 use bytes::Bytes;
+use memchr::memmem;
 
-use super::report::{Finding, Value};
+use super::damage::Damage;
+use super::finding::{Finding, Value};
 use crate::bins::{Bin, Layout, sha256};
 use crate::store;
 use crate::tuf::Envelope;
@@ -87,9 +89,22 @@ impl Listed {
 
     /// Takes note that whatever there is of the cuts after `from` up to `to` may be there.
     pub fn account_cuts(&mut self, from: u64, to: u64) {
-        for (_, role, accounted) in self.objects.iter_mut().filter(|(v, ..)| (from + 1..=to).contains(v)) {
+        for (_, role, accounted) in self.objects.iter_mut().filter(|(v, ..)| *v > from && *v <= to) {
             *accounted |= *role != Role::Root;
         }
+    }
+
+    /// Takes note that every root up to a version belongs where it is.
+    pub fn account_roots(&mut self, upto: u64) {
+        for (_, _, accounted) in self.objects.iter_mut().filter(|(v, role, _)| *role == Role::Root && *v <= upto) {
+            *accounted = true;
+        }
+    }
+
+    /// How many objects there are of the cuts after `from` up to `to`.
+    pub fn count_cuts(&self, from: u64, to: u64) -> u64 {
+        let of_cut = |(v, role, _): &&(u64, Role, bool)| *role != Role::Root && *v > from && *v <= to;
+        self.objects.iter().filter(of_cut).count() as u64
     }
 
     /// The objects of a cut that are not accounted for.
@@ -147,12 +162,17 @@ pub fn check_signed(expect: &Expect, stored: Option<&Bytes>, signed: &[u8], root
     };
     let envelope = match Envelope::open(stored) {
         Ok(envelope) => envelope,
-        Err(e) => return wrong(Finding::altered(name, e.message)),
+        Err(e) => {
+            let is_there = memmem::find(stored, signed).is_some();
+            let damage = if is_there { Damage::BadSignature } else { Damage::ObjectAltered };
+            return wrong(Finding::new(damage, name, e.message));
+        }
     };
     if envelope.signed != signed {
         let what = format!("its signed part is not {by}");
-        return wrong(Finding::differs(name, what, signed, envelope.signed));
+        return wrong(Finding::differs(differing(signed, envelope.signed), name, what, signed, envelope.signed));
     }
+    let unsigned = |what: String| wrong(Finding::new(Damage::BadSignature, name, what));
     let mut signatures = 0;
     for (id, signature) in &envelope.signatures {
         let key = root.keys.get(id).filter(|_| role.key_ids.contains(id));
@@ -160,23 +180,41 @@ pub fn check_signed(expect: &Expect, stored: Option<&Bytes>, signed: &[u8], root
             Some(key) if key.verify(envelope.signed, signature) => signatures += 1,
             Some(_) => {
                 let what = format!("the signature of key {id} does not fit its signed part, which is {by}");
-                return wrong(Finding::altered(name, what));
+                return unsigned(what);
             }
             None => {
                 let what = format!("key {id} has signed it, which root {} does not name for it", root.version);
-                return wrong(Finding::altered(name, what));
+                return unsigned(what);
             }
         }
     }
     if signatures < u64::from(role.threshold) {
         let what = format!("{signatures} keys have signed it, {} must", role.threshold);
-        return wrong(Finding::altered(name, what));
+        return unsigned(what);
     }
     if !envelope.is_sealed_form(stored) {
         let what = "signed part and signatures are right, but the file around them is not laid out as tuflog does";
-        return wrong(Finding::altered(name, what));
+        return wrong(Finding::new(Damage::ObjectAltered, name, what));
     }
     Checked::Right(Verified { meta: Meta::of(*version, stored), signatures })
+}
+
+/// What it is to have `found` for a signed part that should be `expected`.
+fn differing(expected: &[u8], found: &[u8]) -> Damage {
+    match (around_expiry(expected), around_expiry(found)) {
+        (Some((head, _, tail)), Some((found_head, _, found_tail))) if (head, tail) == (found_head, found_tail) => {
+            Damage::WrongExpiry
+        }
+        _ => Damage::ObjectAltered,
+    }
+}
+
+/// What stands before, in and behind the time at which a signed part expires.
+pub fn around_expiry(signed: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    const KEY: &[u8] = b"\"expires\":\"";
+    let start = memmem::find(signed, KEY)? + KEY.len();
+    let end = start + memchr::memchr(b'"', &signed[start..])?;
+    Some((&signed[..start], &signed[start..end], &signed[end..]))
 }
 
 /// Compares a stored object with all the bytes that it should have.
@@ -184,7 +222,16 @@ pub fn check_bytes(expect: &Expect, stored: Option<&Bytes>, bytes: &[u8]) -> Che
     match stored {
         None => Checked::Missing(Value::of(bytes)),
         Some(stored) if stored[..] != *bytes => {
-            Checked::Wrong(Finding::differs(&expect.name, format!("it is not {}", expect.by), bytes, stored))
+            let damage = match (Envelope::open(bytes), Envelope::open(stored)) {
+                (Ok(expected), Ok(found)) if expected.signed == found.signed => {
+                    let same = expected.signatures == found.signatures;
+                    if same { Damage::ObjectAltered } else { Damage::BadSignature }
+                }
+                (Ok(expected), Ok(found)) => differing(expected.signed, found.signed),
+                (Ok(expected), Err(_)) if memmem::find(stored, expected.signed).is_some() => Damage::BadSignature,
+                _ => Damage::ObjectAltered,
+            };
+            Checked::Wrong(Finding::differs(damage, &expect.name, format!("it is not {}", expect.by), bytes, stored))
         }
         Some(stored) => Checked::Right(Verified {
             meta: Meta { version: expect.version, length: stored.len() as u64, sha256: sha256(stored) },

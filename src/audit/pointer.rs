@@ -6,12 +6,15 @@
 
 use bytes::Bytes;
 
+use super::damage::Damage;
+use super::finding::{Finding, Value};
 use super::objects::{Checked, Expect, check_signed};
-use super::report::{Finding, Value};
+
 use crate::error::Result;
 use crate::ledger::state::Stamp;
 use crate::store::{POINTER, Store};
 use crate::tuf::role::{self, Meta};
+use crate::tuf::root::Root;
 use crate::tuf::{Envelope, parse};
 
 /// See the module.
@@ -21,6 +24,8 @@ pub struct Pointer {
     version: Option<u64>,
     /// The least version that it may have, and why.
     least: (u64, String),
+    /// Why it is ahead of the ledger has been said.
+    is_explained: bool,
 }
 
 impl Pointer {
@@ -29,7 +34,7 @@ impl Pointer {
         let bytes = store.get(POINTER).await?;
         let parsed = |b: &Bytes| parse::parse_timestamp(Envelope::open(b)?.signed).map(|t| t.version);
         let version = bytes.as_ref().map_or(Some(0), |b| parsed(b).ok());
-        Ok(Pointer { bytes, version, least: (0, String::new()) })
+        Ok(Pointer { bytes, version, least: (0, String::new()), is_explained: false })
     }
 
     /// A record that follows version `version`: whoever appended it had moved the pointer at least there.
@@ -39,6 +44,18 @@ impl Pointer {
         }
     }
 
+    /// Its version, if that is ahead of what the ledger says and the keys of `root` have signed it.
+    pub fn ahead(&self, stamp: Option<&Stamp>, root: Option<&Root>) -> Option<u64> {
+        let version = self.version.filter(|version| *version > stamp.map_or(0, |s| s.version))?;
+        let envelope = Envelope::open(self.bytes.as_ref()?).ok()?;
+        root.is_none_or(|r| envelope.verify(&r.keys, &r.timestamp).is_ok()).then_some(version)
+    }
+
+    /// If it is ahead of a version, why has been said.
+    pub fn explain_beyond(&mut self, version: u64) {
+        self.is_explained = self.version.is_some_and(|own| own > version);
+    }
+
     /// Compares it, if the ledger has come to its version.
     pub fn reached(&self, stamp: &Stamp) -> Option<Checked> {
         (self.version == Some(stamp.version)).then(|| self.compare(stamp))
@@ -46,6 +63,9 @@ impl Pointer {
 
     /// Compares it with the last that the ledger says. Answers a finding, or a note.
     pub fn finish(&self, stamp: Option<&Stamp>) -> (Option<Box<Finding>>, Option<String>) {
+        if self.is_explained {
+            return (None, None);
+        }
         let last = stamp.map_or(0, |s| s.version);
         let found = self.bytes.as_ref().map(|b| Value::of(Envelope::open(b).map_or(b, |e| e.signed)));
         let expected = || stamp.map(|s| Value::of(&signed(s)));
@@ -55,20 +75,19 @@ impl Pointer {
                 _ => return (None, None),
             },
             (None | Some(1..), None) => {
-                Finding::unexpected(POINTER, "the ledger has no Checkpoint yet").values(None, found)
+                Finding::new(Damage::ObjectAdded, POINTER, "the ledger has no Checkpoint yet").values(None, found)
             }
             (Some(0), _) if self.least.0 > 0 => {
                 let what = format!("there is none, but {}", self.least.1);
-                Finding::missing(POINTER, what).values(expected(), None)
+                Finding::new(Damage::ObjectMissing, POINTER, what).values(expected(), None)
             }
             (Some(version), _) if version > last => {
-                let what =
-                    format!("it is version {version}, the ledger makes {last}: it has lost its end, or is another's");
-                Finding::altered(POINTER, what).values(expected(), found)
+                let what = format!("it is version {version}, the ledger makes {last}, and its keys have not signed it");
+                Finding::new(Damage::BadSignature, POINTER, what).values(expected(), found)
             }
             (Some(version), _) if version < self.least.0 => {
-                let what = format!("it was put back to version {version}: {}", self.least.1);
-                Finding::altered(POINTER, what).values(expected(), found)
+                let what = format!("to version {version}: {}", self.least.1);
+                Finding::new(Damage::RolledBack, POINTER, what).values(expected(), found)
             }
             (Some(version), _) if version < last => {
                 let note =

@@ -1,31 +1,27 @@
 //! Over a Recovery: what stands before it is verified as far as it is there, the checkpoint that it names as it is
 //! signed, and everything after it is rebuilt from that checkpoint's bins.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
+use super::damage::Damage;
+use super::evidence::place;
+use super::finding::{Finding, RecoveryReport};
 use super::objects::{Checked, Expect, Role, check_bytes};
-use super::replay::{Replay, Step, Stop};
-use super::report::{Finding, RecoveryReport};
-use crate::bins::{Bin, sha256};
-use crate::error::{Error, Kind};
-use crate::fold::state::LoadedBin;
+use super::replay::{Replay, Step};
+use crate::bins::sha256;
+use crate::error::Kind;
 use crate::ledger::Record;
-use crate::ledger::follower::Mark;
-use crate::ledger::record::{ObjectRef, Recovery, SegmentRef};
+use crate::ledger::record::{Recovery, SegmentRef};
 use crate::ledger::state::OpenCut;
 use crate::log::Offset;
 use crate::recover;
 use crate::store;
-use crate::tuf::Envelope;
-use crate::tuf::parse;
 use crate::tuf::root::Root;
 
 impl Replay<'_> {
     /// True if a segment is one that the next Recovery says is lost, and it is.
     pub(super) fn is_lost(&self, named: &SegmentRef, found: Option<&Bytes>) -> bool {
-        let Some((_, next)) = self.recoveries.front() else { return false };
+        let Some((_, next)) = self.history.recoveries.front() else { return false };
         let within =
             |(p, from, to): &(_, Offset, Offset)| *p == named.partition && (*from..*to).contains(&named.offset);
         next.lost_changes.iter().any(within) && found.is_none_or(|bytes| sha256(bytes) != named.digest)
@@ -55,14 +51,14 @@ impl Replay<'_> {
 
     /// Takes a Recovery, and passes over what it makes void. Answers whether the record is one of these.
     pub(super) async fn passes_over(&mut self, seq: Offset, record: &Record) -> Step<bool> {
-        let Some((at, next)) = self.recoveries.front() else { return Ok(false) };
+        let Some((at, next)) = self.history.recoveries.front() else { return Ok(false) };
         let headless = self.state.layout.is_none() && !matches!(record, Record::Format(_));
         if seq < next.kept && !headless {
             return Ok(false);
         }
         if seq == *at {
             let from = self.blind.unwrap_or(self.state.next).min(next.kept);
-            if let Some((_, recovery)) = self.recoveries.pop_front() {
+            if let Some((_, recovery)) = self.history.recoveries.pop_front() {
                 self.recovered(seq, &recovery, from).await?;
             }
         }
@@ -76,10 +72,11 @@ impl Replay<'_> {
             self.flush().await?;
         }
         (self.run, self.run_bytes, self.built) = (Vec::new(), 0, None);
-        let place = || format!("ledger seq {seq}");
         let (cut, root) = (self.state.cut, self.state.root.clone());
         self.state = match recover::recovered_state(&*self.store, seq, r).await {
-            Err(e) if e.kind == Kind::Corrupt => return Err(self.lost(Finding::altered(place(), e.message))),
+            Err(e) if e.kind == Kind::Corrupt => {
+                return Err(self.lost(Finding::new(Damage::RecordAltered, place(seq), e.message)));
+            }
             state => state?,
         };
         if self.bins.is_none() {
@@ -93,27 +90,21 @@ impl Replay<'_> {
         listed.strangers.retain(|name| !own.contains(name));
         self.report.objects += 2;
         self.roots(root.map(|r| r.root.clone())).await?;
-        match self.load(seq, r).await {
-            Err(Stop::Failed(e)) if e.kind == Kind::Corrupt => {
-                return Err(
-                    self.lost(Finding::altered(place(), format!("the checkpoint of a Recovery: {}", e.message)))
-                );
-            }
-            loaded => loaded?,
-        }
+        self.load(seq + 1, r.n, &r.snapshot).await?;
+        (self.previous_cut, self.gap, self.at_cut) = (seq, None, None);
         self.checkpoint_version = r.version;
         self.pointer_reached()
     }
 
     /// The chain of roots from the last one known up to that of the checkpoint.
-    async fn roots(&mut self, mut last: Option<Root>) -> Step {
+    pub(super) async fn roots(&mut self, mut last: Option<Root>) -> Step {
         let Some(of_checkpoint) = self.state.cut_root.clone() else { return Ok(()) };
         while last.as_ref().is_none_or(|l| l.version < of_checkpoint.root.version) {
             let version = last.as_ref().map_or(0, |l| l.version) + 1;
             let name = store::metadata_name(version, "root");
             let Some(bytes) = self.store.get(&name).await? else {
-                let what = "the checkpoint of a Recovery was signed by a root after it";
-                return Err(self.lost(Finding::missing(name, what)));
+                let what = format!("root {} comes after it", of_checkpoint.root.version);
+                return Err(self.lost(Finding::new(Damage::ObjectMissing, name, what)));
             };
             let root = match &last {
                 None => Root::verify_first(&bytes),
@@ -121,61 +112,13 @@ impl Replay<'_> {
             };
             let root = match root {
                 Ok(root) => root,
-                Err(e) => return Err(self.lost(Finding::altered(name, e.message))),
+                Err(e) => return Err(self.lost(Finding::new(Damage::ObjectAltered, name, e.message))),
             };
             self.report.roots += 1;
             self.bins()?.listed.account(version, Role::Root);
             last = Some(root);
         }
         self.stored_root(of_checkpoint.root.version, &of_checkpoint.document).await
-    }
-
-    /// Verifies a checkpoint as it is signed, and takes its bins.
-    async fn load(&mut self, seq: Offset, r: &Recovery) -> Step {
-        let Some(root) = self.state.cut_root.clone() else { return Ok(()) };
-        let root = &root.root;
-        let store = self.store.clone();
-        let snapshot = recover::snapshot(&*store, r.n, &r.snapshot, root).await?;
-        let targets = snapshot.targets;
-        let name = store::metadata_name(targets.version, "targets");
-        let named = ObjectRef { length: targets.length, sha256: targets.sha256 };
-        let bytes = recover::object(&*store, &name, Some(&named)).await?;
-        Envelope::open(&bytes)?.verify(&root.keys, &root.targets).map_err(|e| e.context(&name))?;
-        self.targets = Some(targets);
-        let layout = self.bins()?.layout;
-        let state = self.bins()?.state.clone();
-        for partition in 0..layout.partitions() {
-            state.reset(partition)?;
-        }
-        let mut seen: BTreeMap<Bin, (u64, u64)> = BTreeMap::new();
-        for bin in 0..layout.bins() {
-            let role = layout.name(bin);
-            let missing = || Error::corrupt(format!("snapshot {} does not list {role}", r.n));
-            let version = *snapshot.bins.get(&role).ok_or_else(missing)?;
-            let name = store::metadata_name(version, &role);
-            let bytes = recover::object(&*store, &name, None).await?;
-            let envelope = Envelope::open(&bytes)?;
-            envelope.verify(&root.keys, &root.targets).map_err(|e| e.context(&name))?;
-            let parsed = parse::parse_bin(envelope.signed)?;
-            if parsed.version != version || parsed.targets.iter().any(|(path, _)| layout.bin_of(path) != bin) {
-                return Err(Error::corrupt(format!("{name} does not belong under its name")).into());
-            }
-            seen.insert(bin, (version, parsed.targets.len() as u64));
-            state.load_bin(&LoadedBin { bin, seq, targets: parsed.targets })?;
-            (self.report.objects, self.report.signatures) = (self.report.objects + 1, self.report.signatures + 1);
-            self.report.bytes += bytes.len() as u64;
-        }
-        let mark = Mark { next: seq + 1, last: None };
-        for partition in 0..layout.partitions() {
-            state.advance(partition, &mark, false)?;
-        }
-        let bins = self.bins()?;
-        bins.dirty.iter_mut().for_each(|dirty| dirty.clear());
-        for (bin, (version, count)) in seen {
-            (bins.versions[bin as usize], bins.counts[bin as usize]) = (version, count);
-        }
-        self.report.objects += 2;
-        Ok(())
     }
 
     /// What a recovery that was cut off leaves behind is nobody's: it is noted.

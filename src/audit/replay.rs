@@ -1,41 +1,47 @@
 //! The replay: every record of the ledger, in order, by the law that the ledger state is, with what each one must
 //! have left behind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use bytes::Bytes;
 
 use super::commits::Bins;
 use super::cut::Built;
+use super::damage::Damage;
+use super::evidence::place;
+use super::finding::Finding;
 use super::folds::Folds;
-use super::objects::{Checked, Expect, Role, Verified, check_bytes};
+use super::history::History;
+use super::objects::{Checked, Verified};
+use super::pace::Pace;
 use super::pointer::Pointer;
-use super::report::{Finding, Report};
+use super::report::Report;
+use super::resume::{Point, Resume};
 use super::segments::Gathered;
 use super::{Options, Progress};
-use crate::bins::{Sha256Digest, sha256};
-use crate::clock::{Clock, SystemClock};
+use crate::bins::sha256;
 use crate::error::{Error, Kind, Result};
-use crate::ledger::record::{Checkpoint, Recovery};
-use crate::ledger::state::SignedRoot;
+use crate::ledger::record::Checkpoint;
 use crate::ledger::{Event, Record, State};
 use crate::log::{self, Log, Offset, Partition};
-use crate::recover;
 use crate::store::Store;
-use crate::tuf::Envelope;
 use crate::tuf::role::Meta;
-use crate::tuf::root::Root;
 
 /// How much of the ledger is read at once, in bytes.
 const READ_BYTES: usize = 1 << 20;
 /// How many reads in a row may find nothing below the end, where a log may lag or have a gap.
-const EMPTY_READS: u32 = 16;
+pub(super) const EMPTY_READS: u32 = 16;
 
 /// Why the audit ends early.
 pub(super) enum Stop {
     /// There are as many findings as were asked for, or the last one leaves nothing to go on from.
     Enough,
+    /// It was asked to stop.
+    CutOff,
     /// It cannot be done.
     Failed(Error),
 }
@@ -61,20 +67,36 @@ pub(super) struct Replay<'a> {
     pub pointer: Pointer,
     /// The last targets.json; `None` before the first, and if it is missing or altered.
     pub targets: Option<Meta>,
+    /// No stored ledger state was found wrong.
+    pub is_state_sound: bool,
     /// What the open cut came to.
     pub built: Option<Built>,
-    /// The digest of each valid Checkpoint record.
-    checkpoints: BTreeMap<u64, Sha256Digest>,
+    pub history: History,
+    /// Records of the ledger that are read and still to be replayed.
+    pub ahead: VecDeque<log::Record>,
+    /// The seq of the last Cut.
+    pub previous_cut: Offset,
+    /// Where the ledger has no record, since that Cut and since a stored ledger state was right: the log may have left
+    /// it free, or lost it.
+    pub gap: Option<Offset>,
+    pub first_gap: Option<Offset>,
     /// The timestamp version of the last Checkpoint.
     pub checkpoint_version: u64,
-    /// The Recoveries that are still to come, with their seqs.
-    pub recoveries: VecDeque<(Offset, Box<Recovery>)>,
     /// The seq from which on nothing can be rebuilt before the next Recovery.
     pub blind: Option<Offset>,
     pub names: Vec<String>,
     pub run: Vec<Gathered>,
     pub run_bytes: usize,
-    end: Offset,
+    pub end: Offset,
+    /// The seq of the Checkpoint that it ends with, if it does not end with the ledger.
+    pub last: Option<Offset>,
+    pub pace: Pace,
+    /// What was counted and found when the open cut was rebuilt, and the timestamp's version at the Checkpoint before it.
+    pub at_cut: Option<Report>,
+    pub version_at_cut: u64,
+    /// Where to go on from if this run is cut off, if that is not saved yet.
+    pub point: Option<Point>,
+    pub resume: Option<Resume>,
     progress: Box<dyn FnMut(&Progress) + Send + 'a>,
 }
 
@@ -85,12 +107,18 @@ pub(super) async fn run(
     options: Options,
     progress: Box<dyn FnMut(&Progress) + Send + '_>,
 ) -> Result<Report> {
-    let start = SystemClock.ticks_ms();
     // Pointer and objects first: the ledger that is read after them explains at least these.
     let pointer = Pointer::read(&*store).await?;
     let names = store.list("").await?;
     let (folds, end) = (Folds::new(&*log), log.end(Partition::Ledger).await?);
-    let recoveries = recover::recoveries_since(&*log, 0).await?.into();
+    let history = History::read(&*log, end).await?;
+    let (resume, point) = match &options.resume {
+        Some(path) => {
+            let (resume, point) = Resume::open(path, options.range, &history, options.save_every_ms)?;
+            (Some(resume), point)
+        }
+        None => (None, None),
+    };
     let mut replay = Replay {
         log,
         store,
@@ -101,41 +129,58 @@ pub(super) async fn run(
         folds,
         pointer,
         targets: None,
+        is_state_sound: true,
         built: None,
-        checkpoints: BTreeMap::new(),
+        history,
+        ahead: VecDeque::new(),
+        previous_cut: 0,
+        gap: None,
+        first_gap: None,
         checkpoint_version: 0,
-        recoveries,
         blind: None,
         names,
         run: Vec::new(),
         run_bytes: 0,
         end,
+        last: None,
+        pace: Pace::start(),
+        at_cut: None,
+        version_at_cut: 0,
+        point: None,
+        resume,
         progress,
     };
-    let done = match replay.ledger().await {
-        Ok(()) => replay.finish().await,
+    let ended = match replay.begin(point).await {
+        Ok(()) => match replay.ledger().await {
+            Ok(()) => replay.finish().await,
+            stopped => stopped,
+        },
         stopped => stopped,
     };
-    let mut report = replay.report;
-    match done {
+    let mut report = std::mem::take(&mut replay.report);
+    match ended {
         Ok(()) => report.complete = true,
-        Err(Stop::Enough) => {}
+        Err(Stop::Enough | Stop::CutOff) => {}
         Err(Stop::Failed(e)) => return Err(e),
     }
-    report.targets = replay.bins.map_or(0, |bins| bins.counts.iter().sum());
+    report.targets = replay.bins.as_ref().map_or(0, |bins| bins.counts.iter().sum());
     report.reports = replay.folds.right;
-    report.seconds = SystemClock.ticks_ms().saturating_sub(start) as f64 / 1e3;
+    report.covered.end_seq = replay.state.next;
+    replay.pace.note(&mut report);
+    if let (Some(resume), point) = (&mut replay.resume, replay.point.take()) {
+        resume.end(report.complete, point)?;
+    }
     Ok(report)
 }
 
 impl Replay<'_> {
     async fn ledger(&mut self) -> Step {
-        let mut reader = self.log.reader(Partition::Ledger, 0);
+        let mut reader = self.log.reader(Partition::Ledger, self.state.next);
         let mut empty = 0;
-        while self.state.next < self.end && empty < EMPTY_READS {
-            let records = reader.read(READ_BYTES).await?;
-            empty = if records.is_empty() { empty + 1 } else { 0 };
-            for r in records {
+        while self.state.next < self.end && empty < EMPTY_READS && !self.is_over() {
+            self.ahead = reader.read(READ_BYTES).await?.into();
+            empty = if self.ahead.is_empty() { empty + 1 } else { 0 };
+            while let Some(r) = self.ahead.pop_front().filter(|_| !self.is_over()) {
                 self.record(r).await?;
             }
             self.tell();
@@ -143,10 +188,32 @@ impl Replay<'_> {
         self.flush().await
     }
 
+    /// True once the last Checkpoint of its range is done.
+    fn is_over(&self) -> bool {
+        self.last.is_some_and(|last| self.state.next > last)
+    }
+
+    /// Lets others have their turn, such as who waits for a signal, and ends the audit if it was asked to.
+    pub(super) async fn go_on(&self) -> Step {
+        let mut has_waited = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut has_waited, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        if self.options.stop.load(Ordering::Relaxed) { Err(Stop::CutOff) } else { Ok(()) }
+    }
+
     /// Tells how far it is.
     pub(super) fn tell(&mut self) {
-        let Report { cuts, objects, bytes, .. } = self.report;
-        (self.progress)(&Progress { seq: self.state.next, end: self.end, cuts, objects, bytes });
+        let Report { cuts, changes, bins, objects, bytes, .. } = self.report;
+        let (changes, bins) = (changes - self.pace.first_changes, bins - self.pace.first_bins);
+        let (seq, end) = (self.state.next, self.last.map_or(self.end, |last| last + 1));
+        let (elapsed_ms, to_go_ms) = self.pace.estimate(seq, end, objects);
+        (self.progress)(&Progress { seq, end, cuts, changes, bins, objects, bytes, elapsed_ms, to_go_ms });
     }
 
     /// Takes note of a finding.
@@ -173,25 +240,36 @@ impl Replay<'_> {
     }
 
     async fn record(&mut self, r: log::Record) -> Step {
-        let (seq, place) = (r.offset, || format!("ledger seq {}", r.offset));
+        self.go_on().await?;
+        let seq = r.offset;
+        if seq > self.state.next {
+            self.gap = self.gap.or(Some(self.state.next));
+            self.first_gap = self.first_gap.or(self.gap);
+        }
         let unsupported = |e: &Error| e.kind == Kind::Unsupported;
+        let altered = |e: Error| Finding::new(Damage::RecordAltered, place(seq), e.message);
         let record = match Record::decode(&r.payload) {
             Ok(record) => record,
-            Err(e) if unsupported(&e) => return Err(e.context(place()).into()),
-            Err(e) => return Err(self.lost(Finding::altered(place(), e.message))),
+            Err(e) if unsupported(&e) => return Err(e.context(place(seq)).into()),
+            Err(e) => return Err(self.lost(altered(e))),
         };
         let canonical = record.encode();
         if canonical != r.payload {
-            self.find(Finding::differs(place(), "it is not canonical JSON", &canonical, &r.payload))?;
+            let what = "it is not canonical JSON";
+            self.find(Finding::differs(Damage::RecordAltered, place(seq), what, &canonical, &r.payload))?;
         }
         if self.passes_over(seq, &record).await? {
             return Ok(());
         }
+        if self.state.layout.is_none() && !matches!(record, Record::Format(_)) {
+            let finding = self.headless(seq).await?;
+            return Err(self.lost(finding));
+        }
         let root = self.state.root.clone();
         let event = match self.state.apply(seq, &record) {
             Ok(event) => event,
-            Err(e) if unsupported(&e) => return Err(e.context(place()).into()),
-            Err(e) => return Err(self.lost(Finding::altered(place(), e.message))),
+            Err(e) if unsupported(&e) => return Err(e.context(place(seq)).into()),
+            Err(e) => return Err(self.lost(altered(e))),
         };
         self.report.records += 1;
         match (record, event) {
@@ -200,15 +278,22 @@ impl Replay<'_> {
                 let same =
                     self.state.layout.is_some_and(|l| (l.bins(), l.partitions().into()) == (f.bins, f.partitions));
                 if !same {
-                    self.find(Finding::unexpected(place(), "a second Format record, of another layout"))?;
+                    let what = "a second Format record, of another layout";
+                    self.find(Finding::new(Damage::RecordAdded, place(seq), what))?;
                 }
             }
             (Record::Settings(s), Event::Void) if s.revision > self.state.settings_revision => {
                 let current = self.state.settings_revision;
-                let what = format!("settings revision {} cannot follow revision {current}", s.revision);
-                self.find(Finding::altered(place(), what))?;
+                let finding = match s.revision - current {
+                    1 => {
+                        let what = format!("settings revision {} cannot follow revision {current}", s.revision);
+                        Finding::new(Damage::RecordAltered, place(seq), what)
+                    }
+                    _ => self.jump(seq, "settings", current, s.revision).await?,
+                };
+                self.find(finding)?;
             }
-            (Record::Root(r), event) => self.root(place(), root.as_deref(), &r.document, event == Event::Void)?,
+            (Record::Root(r), event) => self.root(seq, root.as_deref(), &r.document, event == Event::Void).await?,
             (Record::Commit(commit), Event::Commit(outcomes)) => self.commit(seq, commit, outcomes).await?,
             (Record::Cut(c), Event::Cut) => {
                 let version = self.checkpoint_version;
@@ -216,82 +301,48 @@ impl Replay<'_> {
                     .follow(version, || format!("Cut {}, ledger seq {seq}, was made after version {version}", c.n));
                 self.flush().await?;
                 self.cut().await?;
+                (self.previous_cut, self.gap) = (seq, None);
+                (self.at_cut, self.version_at_cut) = (self.resume.is_some().then(|| self.report.clone()), version);
             }
             (Record::Cut(c), _) if c.n > self.state.cut => {
-                let State { cut, done, .. } = self.state;
-                let lacks = match (cut > done, self.state.root.is_some()) {
-                    (true, _) => format!("Checkpoint {cut}"),
-                    (false, true) => format!("Cut {}", cut + 1),
-                    (false, false) => "root".into(),
-                };
-                return Err(
-                    self.lost(Finding::missing(lacks, format!("the ledger goes on with Cut {} at seq {seq}", c.n)))
-                );
+                let finding = self.early_cut(seq, c.n).await?;
+                return Err(self.lost(finding));
             }
-            (Record::Checkpoint(c), Event::Checkpoint(_)) => self.checkpoint(place(), &c, &r.payload).await?,
-            (Record::Checkpoint(c), _) => match self.checkpoints.get(&c.n) {
-                Some(first) if *first == sha256(&r.payload) => {}
-                Some(_) => {
+            (Record::Checkpoint(c), Event::Checkpoint(_)) => self.checkpoint(seq, &c, &r.payload).await?,
+            // Of a cut that a Recovery has left behind there may be none.
+            (Record::Checkpoint(c), _) if c.n <= self.state.done => {
+                let first = self.history.checkpoints.get(&c.n);
+                if first.is_some_and(|(_, digest)| *digest != sha256(&r.payload)) {
                     let what = format!("it repeats Checkpoint {} with other content", c.n);
-                    self.find(Finding::altered(place(), what))?;
+                    self.find(Finding::new(Damage::RecordAltered, place(seq), what))?;
                 }
-                None if c.n <= self.state.done => {} // of a cut that a Recovery has left behind
-                None => {
-                    let what = format!("the ledger goes on with Checkpoint {} at seq {seq}", c.n);
-                    return Err(self.lost(Finding::missing(format!("Cut {}", c.n), what)));
-                }
-            },
+            }
+            (Record::Checkpoint(c), _) => {
+                let finding = self.early_checkpoint(seq, &c).await?;
+                return Err(self.lost(finding));
+            }
             (Record::Renew(r), Event::Renew) => {
                 self.report.renews += 1;
                 self.pointer.follow(r.after, || format!("Renew, ledger seq {seq}, was made after version {}", r.after));
                 self.pointer_reached()?;
             }
-            (Record::Renew(r), _) => {
-                let version = self.state.stamp.as_ref().map_or(0, |s| s.version);
-                if r.after > version {
-                    let what = format!("the ledger goes on with a Renew of timestamp {} at seq {seq}", r.after);
-                    return Err(self.lost(Finding::missing(format!("timestamp {}", version + 1), what)));
-                }
+            (Record::Renew(r), _) if r.after > self.state.stamp.as_ref().map_or(0, |s| s.version) => {
+                let finding = self.early_renew(seq, &r).await?;
+                return Err(self.lost(finding));
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// A root: its chain was checked when the ledger state took it, or did not.
-    fn root(&mut self, place: String, before: Option<&SignedRoot>, document: &str, void: bool) -> Step {
-        let checked = match before {
-            None => Root::verify_first(document.as_bytes()),
-            Some(before) => Root::verify_next(&before.root, document.as_bytes()),
-        };
-        match checked {
-            Ok(_) if void => self.find(Finding::altered(place, "a root that should take effect and does not")),
-            Ok(root) => {
-                self.report.roots += 1;
-                let keys = |id| root.keys.get(id).or_else(|| before.and_then(|b| b.root.keys.get(id)));
-                let envelope = Envelope::open(document.as_bytes())?;
-                let good =
-                    envelope.signatures.iter().filter(|(id, s)| keys(id).is_some_and(|k| k.verify(envelope.signed, s)));
-                self.report.signatures += good.count() as u64;
-                Ok(())
-            }
-            // One of a version that was there already: a rival ceremony, or a repeat.
-            Err(_) if void && Root::parse(document.as_bytes()).is_ok_and(|(r, _)| self.has_root(r.version)) => Ok(()),
-            Err(e) => self.find(Finding::altered(place, format!("a root that does not follow the one before it: {e}"))),
-        }
-    }
-
-    fn has_root(&self, version: u64) -> bool {
-        self.state.root.as_ref().is_some_and(|r| version <= r.root.version)
-    }
-
     /// A Checkpoint that completes the open cut.
-    async fn checkpoint(&mut self, place: String, c: &Checkpoint, payload: &Bytes) -> Step {
+    async fn checkpoint(&mut self, seq: Offset, c: &Checkpoint, payload: &Bytes) -> Step {
         self.report.checkpoints += 1;
-        self.checkpoints.insert(c.n, sha256(payload));
         self.checkpoint_version = self.state.stamp.as_ref().map_or(0, |s| s.version);
-        self.completed(place, c).await?;
-        self.pointer_reached()
+        self.report.covered.to = Some(c.n);
+        let is_sound = self.completed(place(seq), c).await?;
+        self.pointer_reached()?;
+        self.keep_point(is_sound, seq, c, payload)
     }
 
     pub(super) fn pointer_reached(&mut self) -> Step {
@@ -303,35 +354,5 @@ impl Replay<'_> {
             Some(Checked::Wrong(finding)) => self.find(finding),
             Some(Checked::Missing(_)) | None => Ok(()),
         }
-    }
-
-    /// What remains when the ledger is read.
-    async fn finish(&mut self) -> Step {
-        self.state.layout()?;
-        self.unfinished().await?;
-        let unasked: Vec<Finding> = self.folds.unexpected().map(|f| *f).collect();
-        self.find_all(unasked)?;
-        for root in self.state.new_roots.clone() {
-            let version = root.root.version;
-            let name = Role::Root.name(version, self.bins()?.layout);
-            let stored = self.store.get(&name).await?;
-            let expect = Expect { name, version, by: format!("root {version} of the ledger") };
-            self.bins()?.listed.account(version, Role::Root);
-            match check_bytes(&expect, stored.as_ref(), root.document.as_bytes()) {
-                Checked::Right(verified) => self.count(&verified),
-                Checked::Wrong(finding) => self.find(finding)?,
-                Checked::Missing(_) => {} // it is published with the next cut
-            }
-        }
-        self.leftovers()?;
-        let listed = &self.bins()?.listed;
-        let left: Vec<String> = listed.unexpected().chain(listed.strangers.iter().cloned()).collect();
-        for name in left {
-            let found = self.store.get(&name).await?.map(|b| super::Value::of(&b));
-            self.find(Finding::unexpected(name, "nothing in the ledger accounts for it").values(None, found))?;
-        }
-        let (finding, note) = self.pointer.finish(self.state.stamp.as_ref());
-        self.report.notes.extend(note);
-        finding.map_or(Ok(()), |finding| self.find(finding))
     }
 }

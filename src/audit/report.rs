@@ -1,178 +1,62 @@
-//! What an audit says: figures, notes and findings, for people and as JSON.
+//! What an audit says: verdict, figures, notes and findings, for people and as JSON, described by `schemas/audit.json`.
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bins::sha256;
+use super::finding::{Finding, RecoveryReport};
 
-/// How much of a text is shown before and after the place where it differs, in bytes.
-const EXCERPT_BEFORE: usize = 24;
-const EXCERPT_AFTER: usize = 56;
+/// The version of this document: it rises when a field changes its meaning or goes away.
+pub const VERSION: u32 = 1;
 
-/// What is wrong with an object or a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// It should be there and is not.
-    Missing,
-    /// It is there and is not what it should be.
-    Altered,
-    /// It is there and should not be.
-    Unexpected,
+/// What an audit comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything that it covers was looked at, and nothing is wrong.
+    Whole,
+    /// Something is wrong: see the findings. There may be more behind the last of them if it is not complete.
+    Damaged,
+    /// It was cut off before it found anything wrong.
+    #[default]
+    Incomplete,
 }
 
-/// One side of a difference.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Value {
-    /// The version it says it has, where it says one.
+/// Which part of the history an audit is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Covered {
+    /// The checkpoint that it begins with, taken as it was signed; absent if it begins with the first record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u64>,
-    /// In bytes; of the signed part where only that can be rebuilt.
-    pub length: u64,
-    /// In lower hex, of the same bytes.
-    pub sha256: String,
-    /// What stands around the first difference.
+    pub from: Option<u64>,
+    /// The last checkpoint that was rebuilt and compared, or that it begins with; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub excerpt: Option<String>,
+    pub to: Option<u64>,
+    /// Ledger records from this seq on were replayed.
+    pub first_seq: u64,
+    /// Ledger records below this seq were replayed.
+    pub end_seq: u64,
+    /// The checkpoints at which an audit that had been cut off went on, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed_at: Vec<u64>,
+    /// What it does not cover, beyond what no audit does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_covered: Vec<String>,
 }
 
-impl Value {
-    /// The figures of some bytes.
-    pub fn of(bytes: &[u8]) -> Value {
-        Value {
-            version: version_of(bytes),
-            length: bytes.len() as u64,
-            sha256: hex::encode(sha256(bytes)),
-            excerpt: None,
-        }
-    }
-
-    /// The figures as somebody states them.
-    pub fn stated(version: Option<u64>, length: u64, sha256: &[u8; 32]) -> Value {
-        Value { version, length, sha256: hex::encode(sha256), excerpt: None }
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(version) = self.version {
-            write!(f, "version {version}, ")?;
-        }
-        write!(f, "{} bytes, sha256 {}", self.length, self.sha256)?;
-        match &self.excerpt {
-            Some(excerpt) => write!(f, ", …{excerpt}…"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// An object or record that is not what the ledger says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What is wrong.
-    pub kind: Kind,
-    /// The object's name, or the record's place such as `ledger seq 12`.
-    pub place: String,
-    /// What it is, and why it should be otherwise.
-    pub message: String,
-    /// What it should be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Value>,
-    /// What it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub found: Option<Value>,
-    /// The first byte that differs, counted from 0 in the bytes that both sides describe.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub differs_at: Option<u64>,
-}
-
-impl Finding {
-    /// A finding without values.
-    pub fn new(kind: Kind, place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
-        let (place, message) = (place.into(), message.into());
-        Box::new(Finding { kind, place, message, expected: None, found: None, differs_at: None })
-    }
-
-    /// Something that should be there.
-    pub fn missing(place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
-        Finding::new(Kind::Missing, place, message)
-    }
-
-    /// Something that should be otherwise.
-    pub fn altered(place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
-        Finding::new(Kind::Altered, place, message)
-    }
-
-    /// Something that should not be there.
-    pub fn unexpected(place: impl Into<String>, message: impl Into<String>) -> Box<Finding> {
-        Finding::new(Kind::Unexpected, place, message)
-    }
-
-    /// Bytes that should be others: both values, with the first difference.
-    pub fn differs(
-        place: impl Into<String>,
-        message: impl Into<String>,
-        expected: &[u8],
-        found: &[u8],
-    ) -> Box<Finding> {
-        let common = expected.iter().zip(found).take_while(|(a, b)| a == b).count();
-        let side = |bytes: &[u8]| Value { excerpt: Some(excerpt(bytes, common)), ..Value::of(bytes) };
-        let mut finding = Finding::altered(place, message);
-        (finding.expected, finding.found) = (Some(side(expected)), Some(side(found)));
-        finding.differs_at = Some(common as u64);
-        finding
-    }
-
-    /// With what was expected and what was found.
-    pub fn values(mut self: Box<Self>, expected: Option<Value>, found: Option<Value>) -> Box<Finding> {
-        (self.expected, self.found) = (expected, found);
-        self
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::Missing => "is missing",
-            Kind::Altered => "is altered",
-            Kind::Unexpected => "is unexpected",
-        };
-        write!(f, "{} {kind}: {}", self.place, self.message)?;
-        if let Some(at) = self.differs_at {
-            write!(f, "\n  differs    from byte {at} on")?;
-        }
-        if let Some(expected) = &self.expected {
-            write!(f, "\n  expected   {expected}")?;
-        }
-        match &self.found {
-            Some(found) => write!(f, "\n  found      {found}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A Recovery: what stands between its two seqs cannot be verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecoveryReport {
-    /// The checkpoint that the repository went on from: its signatures are verified, not what it was made of.
-    pub checkpoint: u64,
-    /// History is missing from this seq on.
-    pub from: u64,
-    /// The seq of the Recovery: everything after it is verified.
-    pub to: u64,
-}
-
-impl fmt::Display for RecoveryReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RecoveryReport { checkpoint, from, to } = self;
-        write!(f, "history is missing between seqs {from} and {to}: checkpoint {checkpoint} is trusted as signed")
-    }
-}
-
-/// The result of an audit.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The result of an audit. Counters are of what it covers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
+    /// Of this document.
+    pub v: u32,
+    /// Of the program.
+    pub tuflog: String,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// What it is about.
+    pub covered: Covered,
     /// Ledger records read.
     pub records: u64,
     /// Commits among them.
@@ -195,6 +79,8 @@ pub struct Report {
     pub targets: u64,
     /// Valid Cuts.
     pub cuts: u64,
+    /// Bins rebuilt at them.
+    pub bins: u64,
     /// Valid Checkpoints.
     pub checkpoints: u64,
     /// Valid Renews.
@@ -209,9 +95,13 @@ pub struct Report {
     pub bytes: u64,
     /// Signatures verified.
     pub signatures: u64,
-    /// How long it took.
+    /// How long it took, over all its runs.
     pub seconds: f64,
-    /// True if every record and object was looked at; false if the audit stopped at a finding.
+    /// How much of that went into rebuilding and comparing what the cuts make; the rest into reading and applying.
+    pub rebuilding_seconds: f64,
+    /// And how much into verifying and loading the checkpoint that it begins with.
+    pub loading_seconds: f64,
+    /// True if every record and object that it covers was looked at; false if it stopped before.
     pub complete: bool,
     /// Where records of the log were lost, and the repository went on from a checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -223,25 +113,65 @@ pub struct Report {
 }
 
 impl Report {
-    /// True if everything was looked at and nothing is wrong.
+    /// True if everything that it covers was looked at and nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.complete && self.findings.is_empty()
+        self.verdict == Verdict::Whole
+    }
+
+    /// Says what it comes to, once it has ended.
+    pub(super) fn judge(&mut self) {
+        (self.v, self.tuflog) = (VERSION, env!("CARGO_PKG_VERSION").into());
+        self.verdict = match (self.findings.is_empty(), self.complete) {
+            (false, _) => Verdict::Damaged,
+            (true, true) => Verdict::Whole,
+            (true, false) => Verdict::Incomplete,
+        };
+    }
+
+    /// What is said of the verdict.
+    fn said(&self) -> String {
+        let findings = match self.findings.len() {
+            1 => "1 finding".to_owned(),
+            n => format!("{n} findings"),
+        };
+        match (self.verdict, self.complete) {
+            (Verdict::Whole, _) if !self.recoveries.is_empty() => {
+                "clean: every stored byte follows from what is left of the ledger".into()
+            }
+            (Verdict::Whole, _) if self.covered.not_covered.is_empty() => {
+                "clean: every stored byte follows from the ledger".into()
+            }
+            (Verdict::Whole, _) => "clean: every stored byte of this part follows from the ledger".into(),
+            (Verdict::Damaged, true) => findings,
+            (Verdict::Damaged, false) => format!("{findings}; stopped there"),
+            (Verdict::Incomplete, _) => "not finished: nothing wrong so far".into(),
+        }
+    }
+
+    /// How many a second; 0 of what took no time.
+    fn rate(count: u64, seconds: f64) -> u64 {
+        if seconds > 0.0 { (count as f64 / seconds) as u64 } else { 0 }
+    }
+}
+
+impl fmt::Display for Covered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = match self.from {
+            Some(n) => format!("from checkpoint {n} as it was signed"),
+            None => "from the first record".into(),
+        };
+        let to = self.to.map_or("before the first checkpoint".into(), |n| format!("checkpoint {n}"));
+        write!(f, "{from} to {to}, seqs {} to {}", self.first_seq, self.end_seq.saturating_sub(1))?;
+        let resumed: Vec<String> = self.resumed_at.iter().map(u64::to_string).collect();
+        if resumed.is_empty() { Ok(()) } else { write!(f, "; resumed at checkpoint {}", resumed.join(", ")) }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let r = self;
-        let verdict = match (r.findings.len(), r.complete) {
-            (0, true) if !r.recoveries.is_empty() => {
-                "clean: every stored byte follows from what is left of the ledger".to_owned()
-            }
-            (0, true) => "clean: every stored byte follows from the ledger".to_owned(),
-            (0, false) => "not finished".to_owned(),
-            (n, true) => format!("{n} finding{}", if n == 1 { "" } else { "s" }),
-            (n, false) => format!("{n} finding{}; stopped there", if n == 1 { "" } else { "s" }),
-        };
         let mb = r.bytes as f64 / 1e6;
+        writeln!(f, "covered    {}", r.covered)?;
         writeln!(f, "ledger     {} records, {} cuts, {} renewals, {} roots", r.records, r.cuts, r.renews, r.roots)?;
         writeln!(
             f,
@@ -254,46 +184,21 @@ impl fmt::Display for Report {
             "objects    {} rebuilt and compared ({mb:.1} MB), {} signatures verified, {} checkpoints, {} fold reports",
             r.objects, r.signatures, r.checkpoints, r.reports
         )?;
+        let applying = (r.seconds - r.rebuilding_seconds - r.loading_seconds).max(0.0);
+        writeln!(
+            f,
+            "speed      {} changes/s read and applied ({applying:.1} s), {} bins/s rebuilt and compared ({:.1} s)",
+            Report::rate(r.changes, applying),
+            Report::rate(r.bins, r.rebuilding_seconds),
+            r.rebuilding_seconds
+        )?;
+        if r.loading_seconds > 0.0 {
+            writeln!(f, "began      with a checkpoint that was verified and loaded in {:.1} s", r.loading_seconds)?;
+        }
+        r.covered.not_covered.iter().try_for_each(|what| writeln!(f, "left out   {what}"))?;
         r.recoveries.iter().try_for_each(|recovery| writeln!(f, "recovery   {recovery}"))?;
         r.notes.iter().try_for_each(|note| writeln!(f, "note       {note}"))?;
-        r.findings.iter().try_for_each(|finding| writeln!(f, "finding    {finding}"))?;
-        write!(f, "audit      {verdict}, in {:.1} s", r.seconds)
-    }
-}
-
-/// The version in the tail of a signed part.
-fn version_of(bytes: &[u8]) -> Option<u64> {
-    const KEY: &[u8] = b"\"version\":";
-    let end = bytes.iter().rposition(|b| b.is_ascii_digit())? + 1;
-    let start = bytes[..end].iter().rposition(|b| !b.is_ascii_digit())? + 1;
-    let is_version = bytes[..start].ends_with(KEY) && bytes[end..].iter().all(|b| *b == b'}');
-    is_version.then(|| std::str::from_utf8(&bytes[start..end]).ok()?.parse().ok()).flatten()
-}
-
-/// What stands around byte `at`, fit for a terminal.
-fn excerpt(bytes: &[u8], at: usize) -> String {
-    let range = at.saturating_sub(EXCERPT_BEFORE)..bytes.len().min(at + EXCERPT_AFTER);
-    let text = String::from_utf8_lossy(bytes.get(range).unwrap_or_default()).into_owned();
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_difference_shows_both_sides_around_its_first_place() {
-        let (a, b) = (br#"{"expires":"2026","version":3}"#, br#"{"expires":"2027","version":12}"#);
-        let f = Finding::differs("metadata/3.x.json", "why", a, b);
-        assert_eq!(f.differs_at, Some(15));
-        assert_eq!((f.expected.as_ref().unwrap().version, f.found.as_ref().unwrap().version), (Some(3), Some(12)));
-        let text = f.to_string();
-        assert!(text.starts_with("metadata/3.x.json is altered: why\n  differs    from byte 15 on\n  expected   version 3, 30 bytes, sha256 "), "{text}");
-        assert!(text.ends_with(r#", …{"expires":"2027","version":12}…"#), "{text}");
-        assert_eq!(excerpt(b"a\x1b[31m\xff", 0), "a·[31m\u{fffd}");
-        assert_eq!(excerpt(b"abc", 3), "abc");
-        for other in [&b""[..], b"7", b"\"version\":x}", b"{\"version\":7}x"] {
-            assert_eq!(version_of(other), None);
-        }
+        r.findings.iter().try_for_each(|finding| writeln!(f, "finding    {}: {finding}", finding.damage.name()))?;
+        write!(f, "audit      {}, in {:.1} s", r.said(), r.seconds)
     }
 }

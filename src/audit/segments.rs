@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::report::{Finding, Value};
+use super::damage::Damage;
+use super::finding::Finding;
 use crate::bins::{Layout, PartitionId, sha256};
 use crate::change::{Change, MAX_BATCH_CHANGES, check_id, content_digest};
 use crate::fold::state::BatchChanges;
@@ -34,6 +35,20 @@ pub struct Decoded {
     pub batches: Vec<BatchChanges>,
 }
 
+/// Why a run of Commits cannot be applied.
+pub enum Bad {
+    /// The segment that the Commit at a seq names has another digest.
+    Astray(Offset, SegmentRef),
+    /// Something else is wrong.
+    Found(Box<Finding>),
+}
+
+impl From<Box<Finding>> for Bad {
+    fn from(finding: Box<Finding>) -> Bad {
+        Bad::Found(finding)
+    }
+}
+
 /// The place of a segment, for a finding.
 pub fn place(segment: &SegmentRef) -> String {
     format!("segment {} of partition {}", segment.offset, segment.partition)
@@ -41,7 +56,8 @@ pub fn place(segment: &SegmentRef) -> String {
 
 /// Checks what a Commit says by itself, where a batch counts.
 pub fn check_commit(seq: Offset, commit: &Commit, outcomes: &[Outcome]) -> std::result::Result<(), Box<Finding>> {
-    let wrong = |what: String| Finding::altered(format!("ledger seq {seq}"), format!("Commit that {what}"));
+    let wrong =
+        |what: String| Finding::new(Damage::RecordAltered, format!("ledger seq {seq}"), format!("Commit that {what}"));
     for (batch, _) in commit.batches.iter().zip(outcomes).filter(|(_, o)| **o != Outcome::Void) {
         check_id(&batch.id).map_err(|e| wrong(format!("names a batch that no intake lets through: {e}")))?;
         let count: u64 = batch.parts.iter().map(|(_, n)| u64::from(*n)).sum();
@@ -53,7 +69,7 @@ pub fn check_commit(seq: Offset, commit: &Commit, outcomes: &[Outcome]) -> std::
 }
 
 /// Decodes and checks what a run of Commits changes in one partition.
-pub fn decode(run: &[Gathered], partition: PartitionId, layout: Layout) -> std::result::Result<Decoded, Box<Finding>> {
+pub fn decode(run: &[Gathered], partition: PartitionId, layout: Layout) -> std::result::Result<Decoded, Bad> {
     let mut decoded = Decoded::default();
     run.iter().try_for_each(|gathered| decode_one(gathered, partition, layout, &mut decoded))?;
     Ok(decoded)
@@ -74,7 +90,7 @@ pub fn check_digests(run: &[Gathered], decoded: &[Decoded]) -> std::result::Resu
             if found != batch.digest {
                 let (id, is, want) = (&batch.id, hex::encode(found), hex::encode(batch.digest));
                 let what = format!("Commit whose batch {id:?} has digest {want}, and {is} by its changes");
-                return Err(Finding::altered(format!("ledger seq {seq}"), what));
+                return Err(Finding::new(Damage::RecordAltered, format!("ledger seq {seq}"), what));
             }
             checked += 1;
         }
@@ -88,34 +104,38 @@ fn decode_one(
     partition: PartitionId,
     layout: Layout,
     decoded: &mut Decoded,
-) -> std::result::Result<(), Box<Finding>> {
+) -> std::result::Result<(), Bad> {
     let Gathered { seq, commit, outcomes, segments } = gathered;
     let mut changes: BTreeMap<u32, Vec<Change>> = BTreeMap::new();
     for (named, bytes) in segments.iter().filter(|(named, _)| named.partition == partition) {
-        let wrong = |what: String| Finding::altered(place(named), format!("Commit {seq} names it, and it {what}"));
+        let wrong = |what: String| {
+            Finding::new(Damage::RecordAltered, place(named), format!("Commit {seq} names it, and it {what}"))
+        };
         if sha256(bytes) != named.digest {
-            let expected = Value::stated(None, bytes.len() as u64, &named.digest);
-            let finding = wrong("has another digest than its Commit says".into());
-            return Err(finding.values(Some(expected), Some(Value::of(bytes))));
+            return Err(Bad::Astray(*seq, named.clone()));
         }
         let segment = Segment::decode(bytes).map_err(|e| wrong(format!("does not decode: {e}")))?;
         if segment.partition != partition {
-            return Err(wrong(format!("says it is of partition {}", segment.partition)));
+            return Err(wrong(format!("says it is of partition {}", segment.partition)).into());
         }
         decoded.segments += 1;
         for (part, lines) in segment.parts {
             match commit.batches.get(part.index as usize) {
                 Some(batch) if batch.id == part.id => {}
                 _ => {
-                    return Err(wrong(format!(
-                        "holds batch {:?} at index {}, the Commit does not",
-                        part.id, part.index
-                    )));
+                    // Its digest is the one that the Commit says.
+                    let what = format!(
+                        "Commit whose {} holds batch {:?} at index {}, it does not",
+                        place(named),
+                        part.id,
+                        part.index
+                    );
+                    return Err(Finding::new(Damage::RecordAltered, format!("ledger seq {seq}"), what).into());
                 }
             }
             let stray = lines.iter().find(|c| layout.partition_of(layout.bin_at(c.place())) != partition);
             if let Some(stray) = stray {
-                return Err(wrong(format!("holds path {:?}, which is of another partition", stray.path())));
+                return Err(wrong(format!("holds path {:?}, which is of another partition", stray.path())).into());
             }
             changes.entry(part.index).or_default().extend(lines);
         }
@@ -123,15 +143,19 @@ fn decode_one(
     for (index, (batch, outcome)) in commit.batches.iter().zip(outcomes).enumerate() {
         let changes = changes.remove(&(index as u32)).unwrap_or_default();
         let count = batch.parts.iter().find_map(|(p, n)| (*p == partition).then_some(*n)).unwrap_or(0);
-        let wrong = |what: String| {
-            let what = format!("batch {:?} has {what}", batch.id);
-            Finding::altered(
-                format!("ledger seq {seq}"),
-                format!("Commit and segments of partition {partition}: {what}"),
-            )
-        };
-        if *outcome != Outcome::Void && changes.len() as u64 != u64::from(count) {
-            return Err(wrong(format!("{count} changes in the Commit, {} in the segments", changes.len())));
+        let found = changes.len() as u64;
+        if *outcome != Outcome::Void && found != u64::from(count) {
+            let elsewhere = found < u64::from(count) && batch.parts.len() > 1;
+            let (damage, or) = match elsewhere {
+                true => (Damage::SplitBatch, "; what it has in other partitions is there, or its Commit is altered"),
+                false => (Damage::RecordAltered, ""),
+            };
+            let what = format!(
+                "Commit and segments of partition {partition}: batch {:?} has {count} changes in the Commit, {found} in \
+                 the segments{or}",
+                batch.id
+            );
+            return Err(Finding::new(damage, format!("ledger seq {seq}"), what).into());
         }
         if *outcome != Outcome::Valid || changes.is_empty() {
             continue;

@@ -73,6 +73,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ),
         ("diff.json", schema_of::<tuflog::query::DiffLine>("A line of tuflog diff --json")),
         ("export.json", schema_of::<tuflog::query::ExportAnswer>("What tuflog export --json prints")),
+        ("audit.json", schema_of::<tuflog::audit::Report>("What `tuflog audit --json` prints")),
         ("openapi.json", serde_json::to_value(tuflog::http::openapi::document()).expect("JSON")),
     ]
 }

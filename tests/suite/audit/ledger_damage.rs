@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tuflog::audit::{self, Options};
+use tuflog::audit;
 use tuflog::bins::sha256;
 use tuflog::error::{Kind, Result};
 use tuflog::ledger::record::{Commit, Record};
@@ -12,7 +12,7 @@ use tuflog::ledger::report::{Absent, FoldReport};
 use tuflog::log::memory::{Faults, MemoryLog};
 use tuflog::log::{self, Log, Offset, Partition, Reader};
 
-use super::repository::{DAY, Repository, add, audit_of, clean, remove};
+use super::repository::{DAY, Repository, add, audit_of, clean, options, remove};
 use crate::help::block_on;
 
 /// What one record of a log became.
@@ -134,19 +134,35 @@ fn assert_says(finding: &str, parts: &[&str]) {
 fn a_dropped_record_is_missed_where_it_first_shows() {
     let r = mixed();
     let (commits, cuts, checkpoints) = (places(&r, "commit"), places(&r, "cut"), places(&r, "checkpoint"));
-    assert_says(&dropped(&r, commits[1]), &["is unexpected: bin ", "gets no new version at cut 3"]);
+    assert_says(
+        &dropped(&r, commits[1]),
+        &[
+            "a record before ledger seq",
+            "is missing: Checkpoint 3 says that the partitions end at",
+            "a Commit after seq",
+        ],
+    );
     assert_says(&dropped(&r, cuts[1]), &["Cut 2 is missing: the ledger goes on with Checkpoint 2 at seq"]);
     assert_says(&dropped(&r, checkpoints[1]), &["Checkpoint 2 is missing: the ledger goes on with Cut 3 at seq"]);
     let last = *checkpoints.last().unwrap();
-    assert_says(&dropped(&r, last), &["timestamp.json is altered: it is version", "the ledger makes", "lost its end"]);
+    assert_says(
+        &dropped(&r, last),
+        &["is missing: the ledger has lost its end", "timestamp.json is version", "the ledger makes"],
+    );
     assert_says(
         &dropped(&r, places(&r, "renew")[0]),
-        &["ledger/6.state.json is altered", "\"version\":5", "\"version\":6"],
+        &["a record before ledger seq", "is missing: the ledger state here is not the one that was stored"],
     );
-    assert_says(&dropped(&r, places(&r, "root")[1]), &["metadata/6.", "gets no new version at cut 6"]);
+    assert_says(
+        &dropped(&r, places(&r, "root")[1]),
+        &["is missing: Checkpoint 6 names a snapshot signed by keys that no root so far names: a Root is gone"],
+    );
     // Without them the defaults are in force.
-    assert_says(&dropped(&r, places(&r, "settings")[0]), &["ledger/2.state.json is unexpected: cut 2 makes none"]);
-    assert_says(&dropped(&r, 0), &["ledger seq 1 is altered", "before the Format record"]);
+    assert_says(
+        &dropped(&r, places(&r, "settings")[0]),
+        &["is missing: by the settings in force here, one cut in 64 stores the ledger state"],
+    );
+    assert_says(&dropped(&r, 0), &["Format is missing: the ledger begins with another record at seq 1"]);
 }
 
 #[test]
@@ -162,9 +178,12 @@ fn an_altered_record_is_found_by_itself_or_by_what_it_made() {
     );
     assert_says(
         &replaced(&r, cuts[1], "\"time\":17", "\"time\":18"),
-        &["metadata/2.", "what cut 2 renders", "expires"],
+        &[&at(cuts[1]), "metadata/2.snapshot.json expires at 2029-", "its time is altered"],
     );
-    assert_says(&replaced(&r, cuts[1], "\"n\":2", "\"n\":3"), &["Cut 2 is missing: the ledger goes on with Cut 3"]);
+    assert_says(
+        &replaced(&r, cuts[1], "\"n\":2", "\"n\":3"),
+        &[&at(cuts[1]), "it says it is Cut 3; Checkpoint 2 says that Cut 2 stood here"],
+    );
     let finding = replaced(&r, checkpoints[1], "\"length\":", "\"length\":1");
     assert_says(
         &finding,
@@ -173,10 +192,10 @@ fn an_altered_record_is_found_by_itself_or_by_what_it_made() {
     let finding = replaced(&r, checkpoints[1], "\"ids\":\"", "\"ids\":\"0000");
     assert_says(&finding, &[&at(checkpoints[1])]);
     let finding = replaced(&r, checkpoints[1], "\"ends\":[", "\"ends\":[9,");
-    assert_says(&finding, &[&at(checkpoints[1]), "cut and partitions end at"]);
+    assert_says(&finding, &[&at(checkpoints[1]), "names the ends of 5 partitions, of 4"]);
     assert_says(
         &replaced(&r, places(&r, "renew")[0], "\"after\":", "\"after\":9"),
-        &["is missing: the ledger goes on with a Renew"],
+        &["leaves a gap: the ledger goes on with a Renew of timestamp 9"],
     );
     let root = places(&r, "root")[1];
     let finding = replaced(&r, root, "\\\"sig\\\":\\\"", "\\\"sig\\\":\\\"0000").replace("0000", "");
@@ -199,7 +218,7 @@ fn an_altered_record_is_found_by_itself_or_by_what_it_made() {
 
     let edits = vec![((Partition::Ledger, cuts[1]), Some("{\"kind\":\"later\",\"v\":1}".into()))];
     let log = Arc::new(Damaged { log: r.log.clone(), edits: Arc::new(edits) });
-    let newer = block_on(audit::run(log, r.store(), Options::default(), |_| {})).unwrap_err();
+    let newer = block_on(audit::run(log, r.store(), options(), |_| {})).unwrap_err();
     assert_eq!(newer.kind, Kind::Unsupported);
     assert_says(&newer.message, &[&format!("ledger seq {}", cuts[1]), "upgrade tuflog"]);
 }
@@ -231,7 +250,7 @@ fn an_altered_or_missing_segment_is_named_with_its_commit() {
     let finding = damaged(&r, vec![((partition, offset), Some(altered.clone().into()))]);
     assert_says(
         &finding,
-        &[&format!("{place} is altered: Commit {seq} names it, and it has another digest"), "expected ", "found "],
+        &[&format!("{place} is altered: Commit {seq} names it, with sha256 "), "another digest", "expected ", "found "],
     );
 
     // Somebody who may write the ledger covers it up.
@@ -254,7 +273,10 @@ fn an_altered_or_missing_segment_is_named_with_its_commit() {
     let stray = before.replace("\"path\":\"x\"", &format!("\"path\":\"{elsewhere}\""));
     assert_says(&covered(&stray), &[&place, &format!("holds path {elsewhere:?}, which is of another partition")]);
     let header = before.replace("\"id\":\"b\"", "\"id\":\"q\"");
-    assert_says(&covered(&header), &[&place, "holds batch \"q\" at index 0, the Commit does not"]);
+    assert_says(
+        &covered(&header),
+        &[&format!("ledger seq {seq} is altered: Commit whose {place} holds batch \"q\" at index 0, it does not")],
+    );
 }
 
 #[test]

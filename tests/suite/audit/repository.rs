@@ -139,7 +139,7 @@ impl Repository {
 
     /// In a folder of its own, on this log.
     pub fn on(log: Arc<dyn Log>) -> Repository {
-        Repository::new(log, scratch())
+        Repository::new(log, in_memory())
     }
 
     /// Steps everything until there is nothing to do.
@@ -247,9 +247,28 @@ impl Repository {
     }
 }
 
+/// A folder in memory where the system has one: nothing here is about what a disk keeps.
+pub fn in_memory() -> TempDir {
+    match Path::new("/dev/shm").is_dir() {
+        true => tempfile::Builder::new().prefix("suite-audit-").tempdir_in("/dev/shm").expect("scratch folder"),
+        false => scratch(),
+    }
+}
+
+/// Where audits put what they replay.
+pub fn replay_dir() -> PathBuf {
+    let in_memory = Path::new("/dev/shm");
+    if in_memory.is_dir() { in_memory.into() } else { env!("CARGO_TARGET_TMPDIR").into() }
+}
+
+/// How these tests audit.
+pub fn options() -> Options {
+    Options { scratch: Some(replay_dir()), ..Options::default() }
+}
+
 /// Audits the repository's store with some other log, without a runtime, up to the first finding.
 pub fn audit_of(log: Arc<dyn Log>, repository: &Repository) -> Report {
-    block_on(audit::run(log, repository.store(), Options::default(), |_| {})).unwrap()
+    block_on(audit::run(log, repository.store(), options(), |_| {})).unwrap()
 }
 
 /// Asserts that it is clean, and says why not.

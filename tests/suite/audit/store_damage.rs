@@ -192,11 +192,17 @@ fn a_wrong_timestamp_is_named_and_one_that_was_put_back_is_no_crash() {
         resigned(&file, 11, move |s| s.replace(&format!("\"version\":{last}}}"), &format!("\"version\":{v}}}")))
     };
     let expires = with(&r, name, Some(resigned(&file, 11, |s| s.replace("\"expires\":\"2026", "\"expires\":\"2027"))));
-    assert_says(&expires, &[&format!("{name} is altered: its signed part is not version {last} of it by the ledger")]);
+    assert_says(
+        &expires,
+        &[&format!("{name} has another expiry: its signed part is not version {last} of it by the ledger")],
+    );
     let ahead = with(&r, name, Some(version(last + 2)));
     assert_says(
         &ahead,
-        &[&format!("it is version {}, the ledger makes {last}", last + 2), "expected   version", "found      version"],
+        &[
+            "is missing: the ledger has lost its end",
+            &format!("{name} is version {}, the ledger makes {last}", last + 2),
+        ],
     );
     let forged = with(&r, name, Some(version(2)));
     assert_says(&forged, &["its signed part is not version 2 of it by the ledger, over checkpoint 2"]);
@@ -211,7 +217,7 @@ fn a_wrong_timestamp_is_named_and_one_that_was_put_back_is_no_crash() {
     let put_back = with(&r, name, Some(old));
     assert_says(
         &put_back,
-        &[&format!("it was put back to version {last}: Cut "), &format!("was made after version {}", last + 1)],
+        &[&format!("{name} was put back: to version {last}: Cut "), &format!("was made after version {}", last + 1)],
     );
 }
 
