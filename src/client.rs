@@ -32,6 +32,7 @@ use reqwest::{Method, RequestBuilder, Url, header};
 use serde_json::Value;
 
 use self::answer::Try;
+pub(crate) use self::answer::cause;
 pub use self::failure::{Failure, Result};
 use crate::change::BatchRequest;
 use crate::clock::{Clock, SystemClock};
