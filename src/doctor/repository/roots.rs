@@ -189,7 +189,7 @@ impl Walk<'_> {
             let by = format!("root {}", previous.version);
             common::signatures(&mut look, &previous.keys, previous.signers("root"), &by);
         }
-        common::signatures(&mut look, &root.keys, root.signers("root"), "its own keys");
+        common::signatures(&mut look, &root.keys, root.signers("root"), "itself");
         Some(root)
     }
 

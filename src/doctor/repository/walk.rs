@@ -170,7 +170,7 @@ impl Walk<'_> {
     /// Visits all delegated roles, level by level.
     async fn delegated(&mut self, root: &Root, entries: &BTreeMap<String, Meta>, from: String, first: Delegated) {
         let source = self.source;
-        let mut visited = BTreeSet::new();
+        let (mut visited, mut asked_for) = (BTreeSet::new(), 0);
         let mut level = vec![(from, first)];
         while !level.is_empty() {
             let mut tasks = Vec::new();
@@ -200,14 +200,15 @@ impl Walk<'_> {
                     tasks.push((name, edge, meta, keys.clone(), from.clone()));
                 }
             }
-            let room = MOST_ROLES.saturating_sub(self.seen.delegated as usize);
+            let room = MOST_ROLES - asked_for;
             self.seen.sampled |= tasks.len() > room;
             tasks.truncate(room);
+            asked_for += tasks.len();
             let answers = tasks.into_iter().map(|task| async move { (source.get(&task.0).await, task) });
             let mut answers = futures::stream::iter(answers).buffered(AT_A_TIME);
             while let Some((answer, (name, edge, meta, keys, from))) = answers.next().await {
-                self.seen.delegated += 1;
                 let Some(bytes) = self.take(answer, &name, true) else { continue };
+                self.seen.delegated += 1;
                 let asked = Asked {
                     name,
                     kind: "targets",

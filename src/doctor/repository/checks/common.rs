@@ -238,7 +238,7 @@ static UNCHECKED: Fault = Fault {
 pub fn signatures(look: &mut Look<'_>, keys: &Keys, signers: &Signers, by: &str) {
     let Some(message) = &look.file.message else { return }; // a number that is no integer has been put down
     let signed = keys::count(message, &look.file.signatures, keys, signers);
-    let is = format!("{} valid for {by}, {} must be", signed.valid, signers.threshold.max(1));
+    let is = format!("{} by the keys of {by}, {} needed", signed.valid, signers.threshold.max(1));
     look.breaks(&SIGNATURE, signed.short, "signatures", &is);
     for key in signed.unchecked {
         look.add(&UNCHECKED, Effect::default(), "signatures", &key);
