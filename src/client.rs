@@ -33,6 +33,7 @@ use reqwest::{Method, RequestBuilder, Url, header};
 use serde_json::Value;
 
 use self::answer::Try;
+pub(crate) use self::answer::cause;
 pub use self::failure::{Failure, Result};
 pub use self::lines::Lines;
 use crate::change::BatchRequest;

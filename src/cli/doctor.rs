@@ -1,4 +1,6 @@
-//! `tuflog doctor`: what a node stands on, checked before it runs or while it does.
+//! `tuflog doctor`: what a node stands on, checked before it runs or while it does; or a published repository.
+
+mod repository;
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,7 @@ use super::failure::{Code, Failure, Outcome};
 use super::output;
 use crate::clock::SystemClock;
 use crate::config::Settings;
+use crate::doctor::repository::Client;
 use crate::doctor::{self, Finding, Report, Severity, Subject};
 
 const EXAMPLES: &str = "\
@@ -15,10 +18,17 @@ Examples:
   tuflog doctor --data repo
   tuflog doctor --data w2 --kafka-brokers kafka:9092 --store-url s3://bucket/repo --roles fold
   tuflog doctor --config /srv/tuflog/tuflog.toml --json
+  tuflog doctor http://127.0.0.1:8080/metadata/ --root root.json
+  tuflog doctor ./public/metadata --client tough,php-tuf --quiet
 
-Exit codes: 0 when all is well or only warnings were found, 1 with errors, 2 when it was not called rightly.";
+A repository is judged for the clients of --client, or else for python-tuf, tuf-js, go-tuf and tough, without those \
+that its form of delegation is not for: hash bins that tough cannot read are a note, not an error, until you name tough. \
+Every client gets a line in the end; name one to learn why it cannot use the repository, and what to do.
 
-/// Check what a node stands on, and say what to do
+Exit codes: 0 when all is well or only warnings were found, 1 with errors (a judged client refuses the repository, or \
+misses targets), 2 when it was not called rightly, 3 when the server does not answer.";
+
+/// Check what a node stands on, or any TUF repository for its clients
 #[derive(Debug, Args)]
 #[command(
     long_about = "Check what a node stands on, and say what is wrong, why it matters and what to do: its settings, \
@@ -27,19 +37,35 @@ user may do, and who is in the consumer groups.
 
 Give it the options of `serve`. It goes on after a problem, so one run names them all; what could not be checked is \
 said too. It changes nothing, but for trying the conditions of an S3 server on an object of its own, as every start \
-does. It works beside a running node, and leaves out then what only the node itself can see."
+does. It works beside a running node, and leaves out then what only the node itself can see.
+
+With REPOSITORY it checks published metadata instead, tuflog's or not, for what real clients will refuse or choke on: \
+signatures, keys, dates, sizes, forms of delegation, corners of canonical JSON, paths. It reads every role, no target \
+files, and says for each client whether it can use the repository."
 )]
 #[command(after_long_help = EXAMPLES)]
 pub struct DoctorArgs {
+    /// A published repository to check instead of a node: the URL or folder of its metadata
+    #[arg(value_name = "REPOSITORY", conflicts_with = "data")]
+    repository: Option<String>,
+
+    /// The root.json that the repository's clients trust [default: its own first root]
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+
+    /// The clients to judge a repository for, and to tell of
+    #[arg(long = "client", value_name = "NAME", value_delimiter = ',')]
+    clients: Vec<Client>,
+
     /// The data directory of the node [default: that of the configuration file]
-    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "repository"])]
     data: Option<PathBuf>,
 
     /// The configuration file [default: DIR/tuflog.toml, if it is there]
     #[arg(long, env = "TUFLOG_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Print the report as JSON, as schemas/doctor.json describes it
+    /// Print the report as JSON, as schemas/doctor.json or doctor-repository.json describes it
     #[arg(long)]
     json: bool,
 
@@ -53,6 +79,12 @@ pub struct DoctorArgs {
 
 /// Runs the command.
 pub async fn run(args: DoctorArgs) -> Outcome {
+    if let Some(repository) = args.repository {
+        return repository::run(repository, args.root, args.clients, args.json, args.quiet).await;
+    }
+    if args.root.is_some() || !args.clients.is_empty() {
+        return Err(Failure::usage("--root and --client are about a REPOSITORY: give its URL or folder"));
+    }
     let near = || args.config.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
     let data = args.data.clone().unwrap_or_else(|| near().unwrap_or(Path::new(".")).to_owned());
     let subject = Subject { data, config: args.config, flags: args.settings };

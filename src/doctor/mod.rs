@@ -6,6 +6,7 @@
 //!   keys.rs      the private keys                          store.rs     the object store
 //!   log.rs       the log, and that the store belongs to it clock.rs     whose clock says what
 //!   kafka.rs     brokers and topics      rights.rs   what this user may do      groups.rs   the consumer groups
+//!   repository/  a published repository, ours or another's, as clients see it
 //! ```
 //!
 //! It looks where `serve` would look, by the same code, and goes on after a problem: whoever mends one should know of
@@ -20,6 +21,7 @@ mod kafka;
 mod keys;
 mod log;
 mod machine;
+pub mod repository;
 pub mod rights;
 mod store;
 

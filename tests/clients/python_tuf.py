@@ -1,7 +1,9 @@
 """Drives python-tuf's ngclient: reads jobs as JSON lines from stdin, prints one JSON line for each.
 
-A job is {"path": P, "want": {"length": N, "sha256": H} | null, "download": bool}; "want": null says that
+A job is {"path": P, "want": {"length"?: N, "sha256"?: H} | null, "download": bool}; "want": null says that
 the path must be absent. The answer is {"path", "ok", "found", "length"?, "sha256"?, "error"?, "ms"}.
+With "repository": {"metadata", "targets", "root", "cache"} in a job it is about that repository, not the one of the
+command line, and has a client of its own.
 "ok" means that metadata says exactly what was wanted and, with "download", that the file that python-tuf
 verified and stored has that length and hash when it is read again here. Exit code 1 if any job was not ok.
 """
@@ -26,10 +28,8 @@ def main() -> int:
     parser.add_argument("cache", help="directory in which the client keeps its metadata; created if absent")
     parser.add_argument("--fresh-each", action="store_true", help="a new Updater for each job, so that it sees changes")
     args = parser.parse_args()
-    with open(args.root, "rb") as f:
-        root = f.read()
-    metadata_dir = os.path.join(args.cache, "metadata")
-    os.makedirs(metadata_dir, exist_ok=True)
+    own = {"metadata": args.metadata, "targets": args.targets, "root": args.root, "cache": args.cache}
+    os.makedirs(args.cache, exist_ok=True)
     target_dir = tempfile.mkdtemp(prefix="targets-", dir=args.cache)
 
     all_ok, updater = True, None
@@ -41,8 +41,8 @@ def main() -> int:
             started = time.perf_counter()
             answer = {"path": job["path"], "ok": False, "found": False}
             try:
-                if updater is None or args.fresh_each:
-                    updater = Updater(metadata_dir, args.metadata, target_dir, args.targets, bootstrap=root)
+                if updater is None or args.fresh_each or "repository" in job:
+                    updater = client(job.get("repository", own), target_dir)
                 run(updater, job, answer, os.path.join(target_dir, str(number)))
             except Exception as e:  # every failure of the client is a result
                 answer["error"] = f"{type(e).__name__}: {e}"
@@ -53,6 +53,15 @@ def main() -> int:
     finally:
         shutil.rmtree(target_dir, ignore_errors=True)
     return 0 if all_ok else 1
+
+
+def client(repository: dict, target_dir: str) -> Updater:
+    """A client of a repository, with the cache that it keeps."""
+    with open(repository["root"], "rb") as f:
+        root = f.read()
+    metadata_dir = os.path.join(repository["cache"], "metadata")
+    os.makedirs(metadata_dir, exist_ok=True)
+    return Updater(metadata_dir, repository["metadata"], target_dir, repository["targets"], bootstrap=root)
 
 
 def run(updater: Updater, job: dict, answer: dict, file: str) -> None:
@@ -82,7 +91,7 @@ def run(updater: Updater, job: dict, answer: dict, file: str) -> None:
 
 def differences(want: dict, found: dict) -> str:
     """What is not as wanted, in words; empty if nothing."""
-    return ", ".join(f"{k} is {found[k]}, wanted {want[k]}" for k in ("length", "sha256") if found[k] != want[k])
+    return ", ".join(f"{k} is {found[k]}, wanted {want[k]}" for k in want if found[k] != want[k])
 
 
 if __name__ == "__main__":

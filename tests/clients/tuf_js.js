@@ -17,14 +17,9 @@ async function main() {
     console.error('usage: tuf_js.js METADATA_URL TARGETS_URL ROOT_FILE CACHE_DIR [--fresh-each]');
     return 2;
   }
-  const metadataDir = path.join(cache, 'metadata');
-  fs.mkdirSync(metadataDir, { recursive: true });
-  // tuf-js trusts the root.json that lies in its directory; a newer one of an earlier run stays.
-  if (!fs.existsSync(path.join(metadataDir, 'root.json'))) {
-    fs.copyFileSync(root, path.join(metadataDir, 'root.json'));
-  }
+  fs.mkdirSync(cache, { recursive: true });
   const targetDir = fs.mkdtempSync(path.join(cache, 'targets-'));
-  const options = { metadataDir, metadataBaseUrl: metadata, targetDir, targetBaseUrl: targets };
+  const own = { metadata, targets, root, cache };
 
   let allOk = true;
   let updater = null;
@@ -36,7 +31,7 @@ async function main() {
       const started = process.hrtime.bigint();
       const answer = { path: job.path, ok: false, found: false };
       try {
-        if (updater === null || freshEach) updater = new Updater(options);
+        if (updater === null || freshEach || job.repository) updater = client(job.repository ?? own, targetDir);
         await run(updater, job, answer, path.join(targetDir, String(number++)));
       } catch (e) { // every failure of the client is a result
         answer.error = `${e.name}: ${e.message}`;
@@ -50,6 +45,17 @@ async function main() {
     fs.rmSync(targetDir, { recursive: true, force: true });
   }
   return allOk ? 0 : 1;
+}
+
+// A client of a repository, with the cache that it keeps.
+function client({ metadata, targets, root, cache }, targetDir) {
+  const metadataDir = path.join(cache, 'metadata');
+  fs.mkdirSync(metadataDir, { recursive: true });
+  // tuf-js trusts the root.json that lies in its directory; a newer one of an earlier run stays.
+  if (!fs.existsSync(path.join(metadataDir, 'root.json'))) {
+    fs.copyFileSync(root, path.join(metadataDir, 'root.json'));
+  }
+  return new Updater({ metadataDir, metadataBaseUrl: metadata, targetDir, targetBaseUrl: targets });
 }
 
 // Does one job and fills in its answer; throws whatever the client throws.
@@ -80,7 +86,7 @@ async function run(updater, job, answer, file) {
 
 // What is not as wanted, in words; empty if nothing.
 function differences(want, found) {
-  return ['length', 'sha256']
+  return Object.keys(want)
     .filter((k) => found[k] !== want[k])
     .map((k) => `${k} is ${found[k]}, wanted ${want[k]}`)
     .join(', ');

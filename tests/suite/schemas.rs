@@ -66,6 +66,10 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("batch.json", schema_of::<BatchRequest>("The body of POST /v1/batches, and a record of topic inbox")),
         ("config.json", schema_of::<tuflog::config::Settings>("tuflog.toml")),
         ("doctor.json", schema_of::<tuflog::doctor::Report>("What `tuflog doctor --json` prints")),
+        (
+            "doctor-repository.json",
+            schema_of::<tuflog::doctor::repository::Report>("What `tuflog doctor REPOSITORY --json` prints"),
+        ),
         ("bench.json", schema_of::<tuflog::bench::Report>("What tuflog bench --json prints")),
         (
             "replay.json",
