@@ -297,6 +297,9 @@ pub struct ExpiryAnswer {
     pub version: u64,
     /// When clients stop believing it, in Unix seconds.
     pub expires: u64,
+    /// For how long such a one is made, in seconds; it is renewed at half of it. Absent for the root, which people sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life_s: Option<u64>,
 }
 
 /// A page of checkpoints.

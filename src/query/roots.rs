@@ -24,17 +24,20 @@ impl Query {
     /// When each published role expires, the soonest first; of the bins the one that was rendered first.
     pub async fn expiries(&self) -> Result<Vec<ExpiryAnswer>> {
         let mut found = Vec::new();
-        let mut add = |role: &str, version, expires| found.push(ExpiryAnswer { role: role.into(), version, expires });
+        let mut add = |role: &str, version, expires, life_s| {
+            found.push(ExpiryAnswer { role: role.into(), version, expires, life_s });
+        };
         if let Some(root) = self.roots().await?.last() {
-            add("root", root.version, root.expires);
+            add("root", root.version, root.expires, None);
         }
         if let (Some((_, timestamp)), Some(view)) = (self.trusted().await?, self.view(None).await?) {
-            add("timestamp", timestamp.version, timestamp.expires);
-            add("snapshot", view.snapshot.version, view.snapshot.expires);
+            let lives = self.settings().await?;
+            add("timestamp", timestamp.version, timestamp.expires, Some(lives.timestamp_expiry_s));
+            add("snapshot", view.snapshot.version, view.snapshot.expires, Some(lives.snapshot_expiry_s));
             let version = view.snapshot.targets.version;
-            add("targets", version, self.expires_of(&view, "targets", version).await?);
+            add("targets", version, self.expires_of(&view, "targets", version).await?, Some(lives.targets_expiry_s));
             if let Some((bin, version)) = view.snapshot.bins.iter().min_by_key(|(_, version)| **version) {
-                add("bins", *version, self.expires_of(&view, bin, *version).await?);
+                add("bins", *version, self.expires_of(&view, bin, *version).await?, Some(lives.bins_expiry_s));
             }
         }
         found.sort_by_key(|role| role.expires);

@@ -9,15 +9,14 @@ use memchr::memmem;
 use super::receipts::is_commit;
 use super::{Query, READ_BYTES};
 use crate::error::{Error, Result};
-use crate::ledger::record::Commit;
+use crate::ledger::record::{Commit, Settings};
 use crate::ledger::{Event, Outcome, Record};
 use crate::log::{Offset, Partition};
 use crate::recover;
 
 /// What the verdicts of this ledger hang on.
-#[derive(Clone, Copy)]
 pub(super) struct Rules {
-    horizon: u64,
+    settings: Settings,
     /// They were never others, and no records were lost.
     constant: bool,
 }
@@ -30,7 +29,7 @@ impl Query {
         let alone = commit.batches.iter().filter(|b| b.id == batch.id).count() == 1;
         if rules.constant
             && alone
-            && (seq.saturating_sub(rules.horizon)..=seq).contains(&batch.basis)
+            && (seq.saturating_sub(rules.settings.horizon)..=seq).contains(&batch.basis)
             && batch.parts.iter().all(|(p, count)| *count > 0 && commit.segments.iter().any(|s| s.partition == *p))
             && !self.is_named_between(batch.basis, seq, &batch.id).await?
         {
@@ -69,15 +68,20 @@ impl Query {
 
     /// For how many ledger positions a Commit may lag behind what its intake had read.
     pub(super) async fn horizon(&self) -> Result<u64> {
-        Ok(self.rules().await?.horizon)
+        Ok(self.settings().await?.horizon)
     }
 
-    async fn rules(&self) -> Result<Rules> {
+    /// The settings of the ledger.
+    pub(super) async fn settings(&self) -> Result<&Settings> {
+        Ok(&self.rules().await?.settings)
+    }
+
+    async fn rules(&self) -> Result<&Rules> {
         if let Some(rules) = self.rules.get() {
-            return Ok(*rules);
+            return Ok(rules);
         }
         let state = recover::start(&*self.log, &*self.store).await?;
         let constant = state.settings_revision <= 1 && state.recovered == 0;
-        Ok(*self.rules.get_or_init(|| Rules { horizon: state.settings.horizon, constant }))
+        Ok(self.rules.get_or_init(|| Rules { settings: state.settings, constant }))
     }
 }
