@@ -19,6 +19,8 @@ fi
 
 echo "setup: TUF clients"
 tests/clients/setup.sh
+echo "setup: Chromium and what drives it"
+tests/console/setup.sh
 
 echo "setup: Kafka"
 tests/kafka/setup.sh

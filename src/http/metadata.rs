@@ -71,7 +71,7 @@ async fn respond(app: &App, headers: &HeaderMap, file: &Variants, caching: Heade
 }
 
 /// True if `If-None-Match` names this ETag (RFC 9110, weak comparison).
-fn is_match(headers: &HeaderMap, etag: &str) -> bool {
+pub(super) fn is_match(headers: &HeaderMap, etag: &str) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
     let mut tags = values.flat_map(|v| v.split(',')).map(str::trim);
     tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)

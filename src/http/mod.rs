@@ -10,15 +10,17 @@
 //!   files.rs      target files                        auth.rs      tokens
 //!   health.rs     ready or not                        metrics.rs   Prometheus; metered.rs counts objects
 //!   json.rs       JSON answers                        process.rs   what /proc shows of a process
+//!   console.rs    a page for people
 //! ```
 //!
 //! Owns the edge half of invariant 8: bodies, connections and readers of the history are bounded, and what finds no
 //! room gets 503 with Retry-After. With tokens configured, everything below `/v1` and `/metrics` needs one; metadata,
-//! target files and the probes are public.
+//! target files, the console's files and the probes are public.
 
 mod auth;
 mod batches;
 mod body;
+mod console;
 mod explore;
 mod failure;
 mod files;
@@ -315,6 +317,8 @@ pub fn router(app: Arc<App>) -> Router {
 /// What a node with the role `http` answers.
 fn queries() -> Router<Arc<App>> {
     Router::new()
+        .route("/", get(console::page))
+        .route("/console/{name}", get(console::file))
         .route("/v1/targets/{*path}", get(published::target))
         .route("/v1/route/{*path}", get(published::route))
         .route("/v1/checkpoints", get(published::checkpoints))

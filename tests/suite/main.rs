@@ -7,6 +7,7 @@ mod cli;
 mod cli_trouble;
 mod clients;
 mod compose;
+mod console;
 mod crash;
 mod disk_full;
 mod doctor;

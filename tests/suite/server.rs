@@ -66,12 +66,13 @@ impl Server {
         server
     }
 
-    /// Starts it and waits for nothing.
+    /// Starts it and waits for nothing. On a free port, unless the options say where it listens.
     pub fn spawn(data: &Path, options: &[&str], variables: &[(&str, &str)]) -> Server {
         let data_text = data.to_str().expect("a path in UTF-8");
         let log = data.with_extension("serve.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a file for its log");
-        let args = [&["serve", "--data", data_text, "--listen", "127.0.0.1:0"], options].concat();
+        let listen: &[&str] = if options.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let args = [&["serve", "--data", data_text], listen, options].concat();
         let _ = std::fs::remove_file(data.join("http.addr")); // of one that was killed
         let mut serve = command(&args);
         serve.envs(variables.iter().copied()).stdout(file.try_clone().expect("a file")).stderr(file);
