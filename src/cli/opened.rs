@@ -98,11 +98,6 @@ impl Opened {
     }
 }
 
-/// Opens what belongs to a data directory.
-pub async fn open(data: &Path) -> Outcome<Opened> {
-    SourceArgs { data: Some(data.to_owned()), ..SourceArgs::default() }.open().await
-}
-
 /// The settings that `serve` on a directory would have: by its variables, and its configuration file.
 pub fn settings(data: &Path, config: Option<&Path>) -> Outcome<Settings> {
     let (data, config) = (Some(data.to_owned()), config.map(Path::to_owned));
