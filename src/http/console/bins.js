@@ -59,7 +59,8 @@ export class Bins {
     if (bins.length === 0) return;
     say(byId("heat-least"), bytes(least));
     say(byId("heat-most"), bytes(most));
-    const sizes = least === most ? `each ${bytes(least)}` : `${bytes(least)} to ${bytes(most)}, median ${bytes(median(lengths))}`;
+    const range = `${bytes(least)} to ${bytes(most)}, median ${bytes(median(lengths))}`;
+    const sizes = least === most ? `each ${bytes(least)}` : range;
     const all = `${counted(bins.length, "bin")}, ${bytes(this.#answer.length)} together, ${sizes}`;
     say(byId("bins-summary"), `${all}; as of checkpoint #${count(checkpoint)}`);
     this.#list();

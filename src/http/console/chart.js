@@ -2,7 +2,7 @@
 // the pointer or the arrow keys move.
 
 import { el, say, svg } from "./dom.js";
-import { clock, duration } from "./format.js";
+import { clock } from "./format.js";
 
 const HEIGHT = 132;
 const MARGIN = { top: 8, right: 8, bottom: 20, left: 46 };
@@ -97,7 +97,7 @@ class Chart {
     const minutes = [1, 2, 3, 5].find((m) => (this.width - MARGIN.left) / ((span / 60 / m) * TICK_PX) >= 1) ?? 5;
     const marks = [];
     for (let t = end; t >= start; t -= minutes * 60) {
-      const text = t === end ? "now" : `−${duration(end - t).replace(/^(60|120) s$/, (_, s) => `${s / 60} min`)}`;
+      const text = t === end ? "now" : `−${(end - t) / 60} min`;
       const anchor = t === end ? "end" : t === start ? "start" : "middle";
       marks.push(svg("text", { class: "tick", x: this.x(t), y: HEIGHT - 5, "text-anchor": anchor }, text));
     }

@@ -118,7 +118,9 @@ async function checkpoint(n) {
     ["sha256", el("code", {}, snapshot.sha256)],
   ];
   const title = `Checkpoint ${count(found.n)}`;
-  if (!detail) return { title, content: [facts(rows), el("p", { class: "hint" }, "What it came of is not known any more.")] };
+  if (!detail) {
+    return { title, content: [facts(rows), el("p", { class: "hint" }, "What it came of is not known any more.")] };
+  }
   const bins = counted(detail.bins.length, "bin");
   const brought = `${counted(detail.batches, "batch", "batches")} with ${counted(detail.changes, "change")}`;
   rows.unshift(["brought", `${brought}; ${bins} rendered${detail.all_bins ? ", which is all of them" : ""}`]);
@@ -141,7 +143,12 @@ function neighbours(previous, next) {
 
 function stagesOf(stages) {
   const items = STAGES.map(([name, of, meaning]) =>
-    el("li", {}, el("span", { class: `key stage ${name}`, "aria-hidden": "true" }), `${name} ${milliseconds(stages[of])}: ${meaning}`),
+    el(
+      "li",
+      {},
+      el("span", { class: `key stage ${name}`, "aria-hidden": "true" }),
+      `${name} ${milliseconds(stages[of])}: ${meaning}`,
+    ),
   );
   return [stageBar(stages), el("ul", { class: "legend tall" }, items), el("p", {}, `${milliseconds(took(stages))} in all.`)];
 }

@@ -9,7 +9,7 @@ const PAUSE = [500, 10_000];
 const SILENCE = 40_000;
 
 /** Splits a stream of text into events: `{id, data}`. */
-export class EventParser {
+class EventParser {
   #rest = "";
   #event = {};
 

@@ -7,7 +7,7 @@ const WIDE = { width: 700, height: 360 };
 const GAP_FROM = 6;
 
 /** Columns, a power of two of them, so that a row is a stretch of equal prefixes; and the height that comes of it. */
-export function arrange(cells, width) {
+function arrange(cells, width) {
   const high = width >= WIDE.width ? WIDE.height : width;
   let columns = 1;
   const height = () => Math.ceil(cells / columns) * Math.min(width / columns, CELL_PX);
