@@ -52,7 +52,8 @@ pub fn read(value: &[u8]) -> Result<(u64, Bytes)> {
     let corrupt = |why: &str| Error::corrupt(format!("a record of the log {why}"));
     let (head, rest) = value.split_first_chunk::<TIME_BYTES>().ok_or_else(|| corrupt("is cut short"))?;
     let head = u64::from_be_bytes(*head);
-    let time_ms = if head < MILLISECONDS { head % FORM * 1_000 } else { head % FORM };
+    let time = head % FORM;
+    let time_ms = if head < MILLISECONDS { time.saturating_mul(1_000) } else { time };
     match head / FORM {
         0 | 2 => Ok((time_ms, Bytes::copy_from_slice(rest))),
         1 | 3 => {
