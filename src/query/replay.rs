@@ -125,7 +125,14 @@ pub struct Replay {
 
 impl Query {
     /// Begins a replay.
+    ///
+    /// # Errors
+    /// `Invalid` for a place beyond the ledger's end.
     pub async fn replay(&self, options: ReplayOptions) -> Result<Replay> {
+        let end = self.ledger_end().await?;
+        if options.from > end {
+            return Err(Error::invalid("from", format!("the ledger ends at seq {end}, {} is beyond it", options.from)));
+        }
         let walk = self.walk(options.from).await?;
         let next = options.from;
         Ok(Replay { walk, pool: self.pool.clone(), layout: None, changes: vec![], options, held: None, next })

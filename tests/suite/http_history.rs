@@ -158,6 +158,7 @@ async fn questions_about_the_past_say_what_is_wrong_with_them() {
         ("/v1/diff?from=1&to=9", "at"),
         ("/v1/replay?follow=yes", "follow"),
         ("/v1/replay?form=1", "form"),
+        ("/v1/replay?from=9999", "from"),
         ("/v1/rates?after=x", "after"),
     ] {
         assert_eq!(refused(site.get(path).await, 400, "Invalid").await["field"], field, "{path}");
