@@ -93,10 +93,6 @@ pub async fn run(args: AuditArgs) -> Outcome {
         stop: stop.clone(),
         ..Options::threads(threads)
     };
-    if !args.source.is_given() {
-        let lacks = Failure::usage("audit reads log and store, not a server: say where they are");
-        return Err(lacks.hint("--data DIR of a stopped node, or --kafka-brokers and --store-url"));
-    }
     let opened = args.source.open().await?;
     // A directory that holds its log has made its repository; a worker's need not hold the root.
     let root = args.source.data.as_ref().map(|data| data.join("root.json"));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ask::{self, AtArgs};
-use super::failure::{Failure, Outcome};
+use super::failure::Outcome;
 use super::opened::SourceArgs;
 use super::output::{self, bytes, count, line, time};
 use crate::clock::{Clock, SystemClock};
@@ -52,10 +52,6 @@ pub struct ExportArgs {
 
 /// Runs the command.
 pub async fn run(args: ExportArgs) -> Outcome {
-    if !args.source.is_given() {
-        let lacks = Failure::usage("export reads log and store, not a server: say where they are");
-        return Err(lacks.hint("--data DIR of a stopped node, or --kafka-brokers and --store-url"));
-    }
     let at = args.at.at()?.unwrap_or(At::Time(u64::MAX));
     let place = args.keys.clone().or_else(|| args.source.data.as_ref().map(|data| data.join("keys")));
     // Without them the newest checkpoint can be exported all the same.

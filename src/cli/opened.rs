@@ -65,6 +65,10 @@ impl SourceArgs {
 
     /// Opens log and store.
     pub async fn open(&self) -> Outcome<Opened> {
+        if !self.is_given() {
+            let lacks = Failure::usage("this reads log and store, not a server: say where they are");
+            return Err(lacks.hint("--data DIR of a stopped node, or --kafka-brokers and --store-url"));
+        }
         let settings = self.settings()?;
         let lacks = |what: &str| Failure::usage(what).hint("`--data DIR` names both log and store of a stopped node");
         let (log, lock): (Arc<dyn Log>, _) = match (KafkaSettings::of(&settings.kafka)?, &self.data) {

@@ -17,10 +17,10 @@ use super::view::View;
 use super::{EntryAnswer, Origin, Query, READ_BYTES};
 use crate::bins::PartitionId;
 use crate::change::{Change, Op, check_path};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ledger::segment::{Part, Segment};
 use crate::ledger::{Outcome, Record};
-use crate::log::{Offset, Partition};
+use crate::log::{self, Offset, Partition};
 
 /// How many offsets are looked at first, from the end; then twice as many, and so on.
 const FIRST_WINDOW: u64 = 32;
@@ -73,10 +73,27 @@ pub struct HistoryChange {
     pub checkpoint: Option<u64>,
 }
 
-/// A segment in which a path was found.
-struct Hit {
-    offset: Offset,
-    payload: Bytes,
+/// A segment in which a path was found: what each batch changes at it there, without the rest of the segment.
+/// That it cannot be read counts only if a Commit names it.
+struct Hit(Result<Vec<(Part, Vec<Change>)>>);
+
+/// Reads from a segment what it changes at a path.
+fn changes_at(path: &str, payload: &Bytes) -> Result<Vec<(Part, Vec<Change>)>> {
+    let mut parts = Vec::new();
+    for (part, changes) in Segment::decode(payload)?.parts {
+        // Copied, for a change shares the bytes of what it was read from.
+        let copy = |change: &Change| {
+            let mut line = Vec::with_capacity(change.line_len());
+            change.write_line(&mut line);
+            line.pop(); // its newline
+            Change::from_line(&line.into())
+        };
+        let of_path: Vec<Change> = changes.iter().filter(|c| c.path() == path).map(copy).collect::<Result<_>>()?;
+        if !of_path.is_empty() {
+            parts.push((part, of_path));
+        }
+    }
+    Ok(parts)
 }
 
 /// A Commit that names a segment.
@@ -158,12 +175,12 @@ impl Query {
         for segment in commit.segments.iter().rev().filter(|s| s.partition == partition) {
             let Some(record) = self.log.fetch(Partition::Changes(partition), segment.offset).await? else { continue };
             if memmem::find(&record.payload, needle.as_bytes()).is_some() {
-                hits.push(Hit { offset: record.offset, payload: record.payload });
+                hits.push(self.hit(path, partition, record).await);
             }
         }
         let mut judge = (hits.len() > 1).then(|| self.judge());
         for hit in hits {
-            let last = self.applied(path, &hit, &named, judge.as_mut()).await?.into_iter().next();
+            let last = self.applied(path, hit, &named, judge.as_mut()).await?.into_iter().next();
             if let Some((change, line)) = last {
                 return Ok((line.fragment().as_deref() == Some(fragment.as_bytes())).then(|| change.into()));
             }
@@ -188,15 +205,16 @@ impl Query {
             let Some(last) = records.last() else { break };
             next = last.offset + 1;
             let found = records.into_iter().take_while(|r| r.offset < stretch.end);
-            let found = found.filter(|r| finder.find(&r.payload).is_some());
-            hits.extend(found.map(|r| (r.offset, Hit { offset: r.offset, payload: r.payload })));
+            for record in found.filter(|r| finder.find(&r.payload).is_some()) {
+                hits.insert(record.offset, self.hit(path, partition, record).await);
+            }
             tokio::task::yield_now().await;
         }
         let mut found = self.commits_of(partition, hits).await?;
         found.sort_by_key(|(_, named)| named.seq);
         let (mut judge, mut changes) = (self.judge(), Vec::new());
         for (hit, named) in found {
-            let applied = self.applied(path, &hit, &named, Some(&mut judge)).await?;
+            let applied = self.applied(path, hit, &named, Some(&mut judge)).await?;
             changes.push((named.seq, applied));
         }
         // The segments of one Commit come the last first.
@@ -204,23 +222,24 @@ impl Query {
         Ok(changes.into_iter().flat_map(|(_, applied)| applied.into_iter().map(|(change, _)| change)).collect())
     }
 
+    /// A segment, read.
+    async fn hit(&self, path: &str, partition: PartitionId, record: log::Record) -> Hit {
+        let log::Record { offset, payload, .. } = record;
+        let path = path.to_owned();
+        let read = self.pool.run_on(payload.len(), move || changes_at(&path, &payload)).await;
+        Hit(read.map_err(|e| e.context(format!("segment {offset} of partition {partition}"))))
+    }
+
     /// What a segment that a Commit names changes at a path, of the batches that are valid there; the last first. A
     /// path that only one batch of the segment names needs no judge, where it is known that the Commit has written it.
     async fn applied(
         &self,
         path: &str,
-        hit: &Hit,
+        hit: Hit,
         named: &Named,
         judge: Option<&mut Judge<'_>>,
     ) -> Result<Vec<(HistoryChange, Change)>> {
-        let at = |e: Error| e.context(format!("segment {} named by Commit {}", hit.offset, named.seq));
-        let payload = hit.payload.clone();
-        let segment = self.pool.run_on(payload.len(), move || Segment::decode(&payload)).await.map_err(at)?;
-        let of_path = |(part, mut changes): (Part, Vec<Change>)| {
-            changes.retain(|c| c.path() == path);
-            (part, changes)
-        };
-        let mut parts: Vec<_> = segment.parts.into_iter().map(of_path).filter(|(_, c)| !c.is_empty()).collect();
+        let mut parts = hit.0?;
         if parts.len() > 1 || judge.is_some() {
             let outcomes = match judge {
                 Some(judge) => judge.outcomes(named.seq).await?,

@@ -10,7 +10,7 @@
 //!   at.rs        what `--at` may say             view.rs        what was published at a checkpoint, verified
 //!   targets.rs   path → bin → entry              bins.rs        the bins: versions, sizes, ages, and one in full
 //!   search.rs    targets by pattern              diff.rs        what changed between two checkpoints
-//!   history.rs   every change of a path          verdict.rs     what became of one batch of a Commit
+//!   history.rs   every change of a path          verdict.rs     what became of the batches of a Commit
 //!   replay.rs    history as a stream of lines    records.rs     the ledger, decoded
 //!   checkpoints.rs   a page of them, one in full  export.rs     a repository as it was published then
 //!   receipts.rs  seq → covering checkpoint, removals that found nothing      ids.rs   an id in the whole ledger

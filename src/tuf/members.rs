@@ -40,7 +40,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for MembersVisitor<V> {
 }
 
 /// A string that is copied only if it has escapes; serde's own `Cow` always copies inside a container.
-struct Key;
+pub(crate) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;

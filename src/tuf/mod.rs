@@ -23,7 +23,7 @@ pub mod canonical;
 pub mod envelope;
 pub mod key;
 pub mod key_file;
-mod members;
+pub(crate) mod members;
 pub mod parse;
 pub mod role;
 pub mod root;

@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use futures::TryStreamExt;
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ use tuflog::doctor::repository::{self, Client, Clients, Subject};
 use tuflog::error::Kind;
 use tuflog::tuf::{Signer, canonical};
 
-use crate::clients;
+use crate::clients::{self, Files};
 use crate::help;
 use crate::repositories::{CONTENT, Form, LEAF, Plan};
 use crate::schemas::Checker;
@@ -411,32 +410,6 @@ async fn tough(dir: &Path, root: &Path, target: &str) -> Result<(), String> {
     (bytes.concat() == CONTENT).then_some(()).ok_or("another content".into())
 }
 
-/// A plain file server.
-struct Files(Child, String);
-
-impl Files {
-    fn start(python: &Path, dir: &Path) -> Files {
-        let mut child = Command::new(python)
-            .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
-            .arg(dir)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a file server");
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut said).expect("its port");
-        let port = said.split_whitespace().skip_while(|w| *w != "port").nth(1).expect("its port").to_owned();
-        Files(child, format!("http://127.0.0.1:{port}"))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The root that clients trust.
 fn root_of(dir: &Path) -> PathBuf {
     let names = ["metadata/1.root.json", "metadata/root.json"];
@@ -487,18 +460,18 @@ async fn good_repositories_are_silent_each_fault_is_named_and_clients_do_as_it_s
         agree(&mut wrong, name, Client::Tough, report, &tough(dir, &root_of(dir), target).await);
     }
     let programs = clients::clients();
-    let files = Files::start(&programs[0].program, &site);
+    let files = Files::serve(&site);
     for (program, client) in programs.iter().zip([Client::PythonTuf, Client::TufJs]) {
         let job = |(name, (dir, target, _)): (&String, &(PathBuf, String, Report))| {
             let place = json!({
-                "metadata": format!("{}/{name}/metadata/", files.1), "targets": format!("{}/{name}/targets/", files.1),
+                "metadata": format!("{}/{name}/metadata/", files.url()), "targets": format!("{}/{name}/targets/", files.url()),
                 "root": root_of(dir), "cache": scratch.path().join("cache").join(client.name()).join(name),
             });
             let want = json!({"length": CONTENT.len()});
             json!({"path": target, "want": want, "download": true, "repository": place})
         };
         let jobs: Vec<Value> = plans.iter().map(job).collect();
-        let answers = program.answers(&files.1, &root_of(&site.join("good-flat")), scratch.path(), &jobs);
+        let answers = program.answers(&files.url(), &root_of(&site.join("good-flat")), scratch.path(), &jobs);
         assert_eq!(answers.len(), jobs.len());
         for ((name, (_, _, report)), answer) in plans.iter().zip(&answers) {
             let outcome = if answer["ok"] == true { Ok(()) } else { Err(answer["error"].to_string()) };

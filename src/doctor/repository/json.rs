@@ -8,10 +8,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::tuf::canonical::{self, MAX_DEPTH};
+use crate::tuf::members::Key;
 
 /// How many values a file may hold: 800,000 targets in one.
 const MAX_VALUES: usize = 4 << 20;
@@ -69,7 +70,7 @@ fn value<'a>(text: &'a str, depth: usize, count: &mut usize) -> Result<Json<'a>,
             let items: Vec<&RawValue> = serde_json::from_str(text).map_err(not_json)?;
             Json::Array(items.into_iter().map(|raw| value(raw.get(), depth + 1, count)).collect::<Result<_, _>>()?)
         }
-        Some(b'"') => Json::Text(serde_json::from_str::<Key<'_>>(text).map_err(not_json)?.0),
+        Some(b'"') => Json::Text(Key.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(not_json)?),
         Some(b't') => Json::Bool(true),
         Some(b'f') => Json::Bool(false),
         Some(b'n') => Json::Null,
@@ -92,38 +93,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'de>, A::Error> {
                 let mut members = Vec::new();
-                while let Some((Key(key), raw)) = map.next_entry()? {
-                    members.push((key, raw));
+                while let Some(key) = map.next_key_seed(Key)? {
+                    members.push((key, map.next_value()?));
                 }
                 Ok(Raw(members))
             }
         }
         json.deserialize_map(Members)
-    }
-}
-
-/// A string that is copied only if it has escapes.
-struct Key<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Cow<'de, str>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, v: &'de str) -> Result<Cow<'de, str>, E> {
-                Ok(Cow::Borrowed(v))
-            }
-
-            fn visit_str<E: de::Error>(self, v: &str) -> Result<Cow<'de, str>, E> {
-                Ok(Cow::Owned(v.to_owned()))
-            }
-        }
-        json.deserialize_str(Text).map(Key)
     }
 }
 
