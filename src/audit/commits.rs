@@ -93,9 +93,13 @@ impl Replay<'_> {
             counts: vec![0; bins],
             unsound: BTreeSet::new(),
             listed: Listed::new(std::mem::take(&mut self.names), layout),
-            changes: (0..layout.partitions()).map(|p| Changes::new(&*self.log, p, 0)).collect(),
+            // From where the state stands: what lies before is of earlier Commits, or is fetched.
+            changes: (0..).zip(&self.state.ends).map(|(p, end)| Changes::new(&*self.log, p, *end)).collect(),
             _scratch: scratch,
         });
+        let (cut, upto) = (self.state.cut, self.options.range.to.unwrap_or(u64::MAX));
+        let objects = self.bins()?.listed.count_cuts(cut, upto);
+        self.pace.expect(objects);
         Ok(())
     }
 

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use super::damage::Damage;
 use super::finding::Finding;
 use crate::bins::{PartitionId, sha256};
@@ -29,12 +31,29 @@ pub struct Folds {
     open: BTreeSet<Key>,
     /// Everything below it has been read.
     next: Offset,
+    /// Where the topic ended before the ledger's end was asked for: what nothing asks for behind it may be of a cut that
+    /// was made since.
+    end: Offset,
     /// Cuts and partitions whose reports cannot be rebuilt, because an object they describe is missing or altered.
     ignored: BTreeSet<(u64, PartitionId)>,
     /// Of cuts up to this number nothing is asked any more.
     settled: u64,
     /// How many records were found to be right.
     pub right: u64,
+}
+
+/// How far the reports of an audit that was cut off were read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoldsPoint {
+    /// Everything below it had been read.
+    next: Offset,
+    /// Of cuts up to this number nothing is asked any more.
+    settled: u64,
+    /// Cuts and partitions whose reports could not be rebuilt.
+    ignored: Vec<(u64, PartitionId)>,
+    /// Where reports stand that nothing asked for.
+    unasked: BTreeSet<Offset>,
 }
 
 /// What is wrong, in the order in which it stands there.
@@ -50,23 +69,25 @@ fn place(offset: Offset) -> String {
 }
 
 impl Folds {
-    /// Reads from the first report on.
-    pub fn new(log: &dyn Log) -> Folds {
+    /// Reads from the first report on. The topic ended at `end` before the ledger's end was asked for.
+    pub fn new(log: &dyn Log, end: Offset) -> Folds {
         Folds {
             reader: log.reader(Partition::Folds, 0),
             expected: HashMap::new(),
             early: BTreeMap::new(),
             open: BTreeSet::new(),
             next: 0,
+            end,
             ignored: BTreeSet::new(),
             settled: 0,
             right: 0,
         }
     }
 
-    /// Goes on after cut `n` was audited, when everything below `next` had been read and `right` records were found
-    /// right: reads it again to know the reports of the cuts up to `n`.
-    pub async fn resume(&mut self, n: u64, next: Offset, right: u64) -> Result<()> {
+    /// Goes on after cut `n` was audited, when it had come as far as `point` and `right` records were found right: reads
+    /// again what it had read, to know the reports of the cuts up to `n`.
+    pub async fn resume(&mut self, n: u64, point: FoldsPoint, right: u64) -> Result<()> {
+        let next = point.next;
         while self.next < next {
             let records = self.reader.read(READ_BYTES).await?;
             if records.is_empty() {
@@ -77,7 +98,7 @@ impl Folds {
                 // What does not decode was found.
                 let Ok(report) = FoldReport::decode(&r.payload) else { continue };
                 let (key, found) = ((report.n, report.partition, report.part), digest(&r.payload));
-                match report.n <= n {
+                match report.n <= n && !point.unasked.contains(&r.offset) {
                     true => drop(self.expected.entry(key).or_insert(found)),
                     false => self.early.entry(key).or_default().push((r.offset, found)),
                 }
@@ -88,13 +109,17 @@ impl Folds {
         }
         self.next = next;
         self.reader.seek(next);
-        (self.right, self.settled) = (right, self.settled.max(n));
+        (self.right, self.settled) = (right, point.settled);
+        self.ignored.extend(point.ignored);
         Ok(())
     }
 
-    /// Everything below it has been read.
-    pub fn next(&self) -> Offset {
-        self.next
+    /// How far it has come when cut `n` was audited.
+    pub fn point(&self, n: u64) -> FoldsPoint {
+        let of_cuts = self.early.iter().filter(|((of, ..), _)| *of <= n);
+        let unasked = of_cuts.flat_map(|(_, found)| found.iter().map(|(offset, _)| *offset)).collect();
+        let ignored = self.ignored.iter().copied().collect();
+        FoldsPoint { next: self.next, settled: self.settled, ignored, unasked }
     }
 
     /// Begins behind cut `n`, of which nothing is asked.
@@ -148,9 +173,13 @@ impl Folds {
                 break;
             }
             for r in records {
+                if all && r.offset >= self.end {
+                    return Ok(findings);
+                }
                 self.next = r.offset + 1;
                 let report = match FoldReport::decode(&r.payload) {
                     Ok(report) => report,
+                    Err(_) if r.offset >= self.end => continue,
                     Err(e) if e.kind == Kind::Unsupported => return Err(e.context(place(r.offset))),
                     Err(e) => {
                         findings.push(*Finding::new(Damage::RecordAltered, place(r.offset), e.message));
@@ -159,6 +188,7 @@ impl Folds {
                 };
                 let (key, found) = ((report.n, report.partition, report.part), digest(&r.payload));
                 match self.expected.get(&key) {
+                    None if r.offset >= self.end => {}
                     None => self.early.entry(key).or_default().push((r.offset, found)),
                     Some(expected) if *expected == found => {
                         self.open.remove(&key);

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use memchr::memmem;
+use sha2::{Digest, Sha256};
 
 use super::damage::Damage;
 use super::finding::{Finding, Value};
-use crate::bins::{Bin, Layout, sha256};
+use crate::bins::{Bin, Layout, Sha256Digest, sha256};
 use crate::store;
 use crate::tuf::Envelope;
 use crate::tuf::role::Meta;
@@ -64,6 +65,8 @@ pub struct Listed {
     objects: Vec<(u64, Role, bool)>,
     /// Names of no form that tuflog writes.
     pub strangers: Vec<String>,
+    /// Of so many objects the names, digested.
+    digested: (usize, Sha256),
 }
 
 impl Listed {
@@ -77,7 +80,7 @@ impl Listed {
             }
         }
         objects.sort_unstable();
-        Listed { layout, objects, strangers }
+        Listed { layout, objects, strangers, digested: Default::default() }
     }
 
     /// Takes note that an object belongs where it is.
@@ -105,6 +108,18 @@ impl Listed {
     pub fn count_cuts(&self, from: u64, to: u64) -> u64 {
         let of_cut = |(v, role, _): &&(u64, Role, bool)| *role != Role::Root && *v > from && *v <= to;
         self.objects.iter().filter(of_cut).count() as u64
+    }
+
+    /// Tells which objects there are of the cuts up to `n` from others; `n` rises from call to call.
+    pub fn digest(&mut self, n: u64) -> Sha256Digest {
+        let upto = self.objects.partition_point(|(v, ..)| *v <= n);
+        let more = self.objects.get(self.digested.0..upto).unwrap_or_default();
+        for (version, role, _) in more.iter().filter(|(_, role, _)| *role != Role::Root) {
+            self.digested.1.update(role.name(*version, self.layout));
+            self.digested.1.update(b"\n");
+        }
+        self.digested.0 = upto;
+        self.digested.1.clone().finalize().into()
     }
 
     /// The objects of a cut that are not accounted for.

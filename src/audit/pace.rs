@@ -58,6 +58,11 @@ impl Pace {
         self.loading_ms = if seq > 0 { self.now().0 } else { 0 };
     }
 
+    /// So many objects are to be compared.
+    pub fn expect(&mut self, objects: u64) {
+        self.objects = objects;
+    }
+
     /// A cut is being rebuilt from now on, or no longer.
     pub fn rebuild(&mut self, on: bool) {
         let now = SystemClock.ticks_ms();

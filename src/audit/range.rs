@@ -94,7 +94,7 @@ impl Replay<'_> {
         let upto = to.unwrap_or(u64::MAX);
         let objects = match &self.bins {
             Some(bins) => bins.listed.count_cuts(self.state.cut, upto),
-            None => self.names.len() as u64,
+            None => 0, // counted when the layout is known
         };
         self.pace.begin(self.state.next, &self.report, objects);
         Ok(())
@@ -104,16 +104,32 @@ impl Replay<'_> {
     async fn resume(&mut self, point: Point) -> Step {
         let n = point.checkpoint;
         let seq = self.history.named("--resume", n)?.0;
-        self.enter(n, seq).await?;
-        self.folds.resume(n, point.folds, point.report.reports).await?;
+        let entered = self.enter(n, seq).await;
+        // What it is found to stand on now comes behind what was found before; what was loaded again counts once.
+        let found = std::mem::take(&mut self.report.findings);
+        let reports = point.report.reports;
+        self.pace.resume(&point.report);
+        self.report = point.report;
+        self.report.covered.resumed_at.push(n);
+        self.report.notes.push(format!("what was verified up to checkpoint {n} was not looked at again"));
+        self.report.findings.extend(found);
+        entered?;
+        if self.bins()?.listed.digest(n) != point.listed {
+            return Err(Error::invalid(
+                "--resume",
+                format!(
+                    "the store does not hold the same objects up to checkpoint {n} as when the file was written: if it was \
+                     repaired or is another one, remove the file and audit from the beginning"
+                ),
+            )
+            .into());
+        }
+        self.folds.resume(n, point.folds, reports).await?;
         let (version, cut) = (point.checkpoint_version, self.state.cut_seq);
         self.checkpoint_version = version;
         self.pointer.follow(version, || format!("Cut {n}, ledger seq {cut}, was made after version {version}"));
         let before = self.state.stamp.as_ref().map_or(0, |s| s.version).saturating_sub(1);
         self.pointer.follow(before, || format!("ledger seq {cut} was made after version {before}"));
-        self.pace.resume(&point.report);
-        self.report = point.report;
-        self.report.covered.resumed_at.push(n);
         // Compared before, but it may have been put elsewhere meanwhile.
         match self.state.stamp.as_ref().and_then(|stamp| self.pointer.reached(stamp)) {
             Some(Checked::Wrong(finding)) => self.find(finding),
@@ -270,6 +286,7 @@ impl Replay<'_> {
     pub(super) fn keep_point(&mut self, is_sound: bool, seq: Offset, c: &Checkpoint, payload: &[u8]) -> Step {
         let Some(mut at_cut) = self.at_cut.take() else { return Ok(()) };
         let nothing_since = at_cut.findings.len() == self.report.findings.len();
+        let listed = self.bins()?.listed.digest(c.n);
         let Some(resume) = self.resume.as_mut().filter(|_| is_sound && nothing_since) else { return Ok(()) };
         (at_cut.reports, at_cut.covered.to) = (self.folds.right, Some(c.n));
         self.pace.note(&mut at_cut);
@@ -277,8 +294,9 @@ impl Replay<'_> {
             checkpoint: c.n,
             seq,
             digest: sha256(payload),
-            folds: self.folds.next(),
+            folds: self.folds.point(c.n),
             checkpoint_version: self.version_at_cut,
+            listed,
             report: at_cut,
         });
         if resume.is_due() {

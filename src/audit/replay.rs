@@ -110,7 +110,8 @@ pub(super) async fn run(
     // Pointer and objects first: the ledger that is read after them explains at least these.
     let pointer = Pointer::read(&*store).await?;
     let names = store.list("").await?;
-    let (folds, end) = (Folds::new(&*log), log.end(Partition::Ledger).await?);
+    let folds = Folds::new(&*log, log.end(Partition::Folds).await?);
+    let end = log.end(Partition::Ledger).await?;
     let history = History::read(&*log, end).await?;
     let (resume, point) = match &options.resume {
         Some(path) => {

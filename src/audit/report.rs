@@ -136,15 +136,15 @@ impl Report {
         };
         match (self.verdict, self.complete) {
             (Verdict::Whole, _) if !self.recoveries.is_empty() => {
-                "clean: every stored byte follows from what is left of the ledger".into()
+                "whole: every stored byte follows from what is left of the ledger".into()
             }
             (Verdict::Whole, _) if self.covered.not_covered.is_empty() => {
-                "clean: every stored byte follows from the ledger".into()
+                "whole: every stored byte follows from the ledger".into()
             }
-            (Verdict::Whole, _) => "clean: every stored byte of this part follows from the ledger".into(),
-            (Verdict::Damaged, true) => findings,
-            (Verdict::Damaged, false) => format!("{findings}; stopped there"),
-            (Verdict::Incomplete, _) => "not finished: nothing wrong so far".into(),
+            (Verdict::Whole, _) => "whole: every stored byte of this part follows from the ledger".into(),
+            (Verdict::Damaged, true) => format!("damaged: {findings}"),
+            (Verdict::Damaged, false) => format!("damaged: {findings}; stopped there"),
+            (Verdict::Incomplete, _) => "incomplete: nothing wrong so far".into(),
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Owns the rule that going on finds what an audit in one go finds: a point is kept only where everything that the next
 //! run loads was found right, namely the checkpoint's snapshot, its bins and the stored ledger states; and only for the
-//! very log it was made of. What was verified before the point is not looked at again.
+//! very log it was made of and a store that lists the same objects. What was verified before the point is not looked at
+//! again, which the report says.
 //!
 //! The file is replaced at once and durably, at most every few seconds and when the audit ends early. It is removed
 //! when the audit has come to its end, whatever it found.
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::Range;
+use super::folds::FoldsPoint;
 use super::history::History;
 use super::report::Report;
 use crate::bins::Sha256Digest;
@@ -24,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::log::Offset;
 
 /// The version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The option of the command line that names the file.
 const OPTION: &str = "--resume";
 
@@ -45,10 +47,13 @@ pub(super) struct Point {
     /// The digest of its record.
     #[serde(with = "hex::serde")]
     digest: Sha256Digest,
-    /// Topic `folds` was read up to here.
-    pub folds: Offset,
+    /// How far topic `folds` was read.
+    pub folds: FoldsPoint,
     /// The version of the timestamp of the checkpoint before it.
     pub checkpoint_version: u64,
+    /// Which objects of the cuts up to it the store listed.
+    #[serde(with = "hex::serde")]
+    pub listed: Sha256Digest,
     /// What was counted and found up to its Cut.
     pub report: Report,
 }
@@ -67,8 +72,9 @@ pub(super) struct Verified {
     pub checkpoint: u64,
     pub seq: Offset,
     pub digest: Sha256Digest,
-    pub folds: Offset,
+    pub folds: FoldsPoint,
     pub checkpoint_version: u64,
+    pub listed: Sha256Digest,
     pub report: Report,
 }
 
@@ -118,9 +124,9 @@ impl Resume {
 
     /// A point of this audit.
     pub fn point(&self, verified: Verified) -> Point {
-        let Verified { checkpoint, seq, digest, folds, checkpoint_version, report } = verified;
+        let Verified { checkpoint, seq, digest, folds, checkpoint_version, listed, report } = verified;
         let (root, range) = (self.root, self.range);
-        Point { v: VERSION, root, range, checkpoint, seq, digest, folds, checkpoint_version, report }
+        Point { v: VERSION, root, range, checkpoint, seq, digest, folds, checkpoint_version, listed, report }
     }
 
     /// True if it is time to save.
