@@ -28,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fold::state::LoadedBin;
 use crate::fold::{Fold, Parts};
 use crate::ledger::follower::Mark;
+use crate::ledger::ids::Only;
 use crate::ledger::record::{Checkpoint, ObjectRef, Record};
 use crate::ledger::saved::Saved;
 use crate::ledger::{Follower, State};
@@ -55,20 +56,26 @@ pub enum Source {
 
 /// The ledger state at a position: after every record below it.
 pub async fn state_at(log: &dyn Log, store: &dyn Store, position: Offset) -> Result<State> {
+    state_for(log, store, position, None).await
+}
+
+/// The same for one who asks about these ids alone: of the others it does not tell the verdict.
+pub async fn state_for(log: &dyn Log, store: &dyn Store, position: Offset, only: Option<&Only>) -> Result<State> {
     let mut state = match last_anchor(log, position, |c| c.state.is_some()).await? {
-        Some(Anchor::Checkpoint(c)) => stored_state(store, &c).await?,
+        Some(Anchor::Checkpoint(c)) => stored_state(store, &c, only).await?,
         Some(Anchor::Recovery(seq, r)) => recovered_state(store, seq, &r).await?,
-        None => beginning(log, store, position).await?,
+        None => beginning(log, store, position, only).await?,
     };
     if state.next > position {
         state = State::default(); // a Checkpoint below the position is of a Cut below it, so never
     }
+    only.into_iter().for_each(|only| state.ids.limit_to(only));
     advance(log, state, position).await
 }
 
 /// The state to begin with where no Checkpoint below a position names a stored one: before the first record; or if the
 /// ledger has lost that, one of a Cut below the position whose Checkpoint stands behind it.
-async fn beginning(log: &dyn Log, store: &dyn Store, position: Offset) -> Result<State> {
+async fn beginning(log: &dyn Log, store: &dyn Store, position: Offset, only: Option<&Only>) -> Result<State> {
     let first = log.reader(Partition::Ledger, 0).read(1).await?.into_iter().next();
     match first.map(|r| Record::decode(&r.payload)).transpose()? {
         None | Some(Record::Format(_)) => return Ok(State::default()),
@@ -76,7 +83,7 @@ async fn beginning(log: &dyn Log, store: &dyn Store, position: Offset) -> Result
     }
     let end = log.end(Partition::Ledger).await?;
     match last_anchor(log, end, |c| c.state.is_some() && c.seq < position).await? {
-        Some(Anchor::Checkpoint(c)) => stored_state(store, &c).await,
+        Some(Anchor::Checkpoint(c)) => stored_state(store, &c, only).await,
         _ => Err(lost(Error::corrupt("the ledger has lost its beginning, and no Checkpoint names a stored state"))),
     }
 }
@@ -100,13 +107,13 @@ pub async fn advance(log: &dyn Log, state: State, position: Offset) -> Result<St
 }
 
 /// The state right after the Cut of a Checkpoint that names a stored one.
-async fn stored_state(store: &dyn Store, c: &Checkpoint) -> Result<State> {
+async fn stored_state(store: &dyn Store, c: &Checkpoint, only: Option<&Only>) -> Result<State> {
     let saved = saved(store, c).await?;
     let mut chunks = Vec::new();
     for chunk in saved.chunks() {
         chunks.push(object(store, &store::ledger_ids_name(chunk.n), None).await?);
     }
-    saved.restore(&chunks)
+    saved.restore(&chunks, only)
 }
 
 /// Whether there was a Recovery before the Cut of a Checkpoint that names a stored state.
@@ -157,9 +164,14 @@ pub async fn snapshot(store: &dyn Store, n: u64, named: &ObjectRef, root: &Root)
 /// The ledger state that a new reader starts from: right after the Cut of the last checkpoint, or else after the
 /// Format record.
 pub async fn start(log: &dyn Log, store: &dyn Store) -> Result<State> {
+    start_for(log, store, None).await
+}
+
+/// The same for one who asks about these ids alone.
+pub async fn start_for(log: &dyn Log, store: &dyn Store, only: Option<&Only>) -> Result<State> {
     let end = log.end(Partition::Ledger).await?;
     match last_anchor(log, end, |_| true).await? {
-        Some(Anchor::Checkpoint(c)) => state_at(log, store, c.seq + 1).await,
+        Some(Anchor::Checkpoint(c)) => state_for(log, store, c.seq + 1, only).await,
         Some(Anchor::Recovery(seq, r)) => recovered_state(store, seq, &r).await,
         None => Ok(genesis(log).await?.state),
     }

@@ -44,7 +44,18 @@ pub enum Asked {
 pub struct Data {
     /// Answers.
     pub query: Query,
-    _opened: Opened,
+    opened: Opened,
+}
+
+impl Data {
+    /// Refuses to wait for what comes where nothing can: a directory that is read is locked.
+    pub fn followed(&self) -> Outcome {
+        match self.opened.is_own() {
+            true => Err(Failure::usage("--follow: nothing comes to the directory of a stopped node")
+                .hint("start the node, and follow it with --server")),
+            false => Ok(()),
+        }
+    }
 }
 
 impl AskArgs {
@@ -67,7 +78,7 @@ pub async fn data(source: &SourceArgs) -> Outcome<Data> {
     let opened = source.open().await?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let query = Query::new(opened.log.clone(), opened.store.clone(), Pool::threads(threads));
-    Ok(Data { query, _opened: opened })
+    Ok(Data { query, opened })
 }
 
 /// Reads an answer of the API.

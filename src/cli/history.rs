@@ -38,7 +38,7 @@ pub struct HistoryArgs {
     /// The path
     path: String,
 
-    /// Stop when so many changes were found
+    /// Stop when so many changes were found; those that stand together in the log come together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
@@ -59,7 +59,7 @@ pub async fn run(args: HistoryArgs) -> Outcome {
     loop {
         let found = whole.as_ref().map_or(0, |w| w.changes.len());
         let before = whole.as_ref().map_or(args.before, |w| w.before);
-        let page = (limit - found).min(PAGE);
+        let page = limit.saturating_sub(found).min(PAGE);
         let next: HistoryAnswer = match &asked {
             Asked::Server(client) => {
                 let mut query = vec![("limit", page.to_string())];
@@ -82,8 +82,7 @@ pub async fn run(args: HistoryArgs) -> Outcome {
             break;
         }
     }
-    let Some(mut answer) = whole else { return Ok(()) };
-    answer.changes.truncate(limit); // of one look all are found
+    let Some(answer) = whole else { return Ok(()) };
     let is_empty = answer.changes.is_empty();
     if args.ask.json || !is_empty {
         args.ask.print(&answer, people)?;

@@ -53,7 +53,7 @@ pub struct LogArgs {
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = KINDS)]
     kind: Vec<String>,
 
-    /// How many at most [default: 20; all of them with --to]
+    /// How many at most [default: 20; all of them with --from and --to]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
@@ -71,44 +71,70 @@ pub async fn run(args: LogArgs) -> Outcome {
     if let Some(seq) = args.seq {
         return one(&args, &asked, seq).await;
     }
-    let limit = args.limit.map(|n| n as usize);
+    if args.follow
+        && let Asked::Data(data) = &asked
+    {
+        data.followed()?;
+    }
     let usual = if args.from.is_some() && args.to.is_some() { usize::MAX } else { 20 };
-    let (mut left, mut from, mut whole) = (limit.unwrap_or(usual), args.from, Vec::new());
-    let mut headed = false;
+    let mut left = args.limit.map_or(usual, |n| n as usize);
+    let (mut headed, mut whole) = (false, Vec::new());
+    let mut page = match args.from {
+        Some(from) => stretch_of(&asked, &args, Some(from), args.to, left).await?,
+        None => newest(&asked, &args, left).await?,
+    };
+    let from = page.from;
     loop {
-        let stretch = Stretch { from, to: args.to, kinds: args.kind.clone(), limit: left.min(PAGE) };
-        let page = stretch_of(&asked, &stretch).await?;
-        (left, from) = (left - page.records.len(), Some(page.next));
-        if args.ask.json {
-            match args.follow {
-                true => page.records.iter().try_for_each(output::json_line)?,
-                false => whole.extend(page.records),
+        let RecordsAnswer { records, next, end, .. } = page;
+        left = left.saturating_sub(records.len());
+        match (args.ask.json, args.follow) {
+            (true, true) => records.iter().try_for_each(output::json_line)?,
+            (true, false) => whole.extend(records),
+            (false, _) => {
+                if !std::mem::replace(&mut headed, true) {
+                    line(look(Look::Name, format!("{:>10}  {:10}  {:16}  WHAT", "SEQ", "KIND", "WHEN")))?;
+                }
+                records.iter().try_for_each(brief)?;
             }
-        } else {
-            if !headed {
-                line(look(Look::Name, format!("{:>10}  {:10}  {:16}  WHAT", "SEQ", "KIND", "WHEN")))?;
-                headed = true;
-            }
-            page.records.iter().try_for_each(brief)?;
         }
-        let at_end = page.next >= page.end;
+        let at_end = next >= end;
         if args.follow {
-            (left, from) = (usize::MAX, Some(page.next));
+            left = usize::MAX;
             if at_end {
                 tokio::time::sleep(FOLLOW).await;
             }
-        } else if left == 0 || at_end || args.to.is_some_and(|to| page.next > to) {
-            if args.ask.json {
-                return output::json(&RecordsAnswer { records: whole, next: page.next, end: page.end });
-            }
-            return Ok(());
+        } else if left == 0 || at_end || args.to.is_some_and(|to| next > to) {
+            return match args.ask.json {
+                true => output::json(&RecordsAnswer { records: whole, from, next, end }),
+                false => Ok(()),
+            };
         }
+        page = stretch_of(&asked, &args, Some(next), args.to, left).await?;
     }
 }
 
-async fn stretch_of(asked: &Asked, stretch: &Stretch) -> Outcome<RecordsAnswer> {
+/// The newest records: page by page further back, until there are `limit` or there is no more.
+async fn newest(asked: &Asked, args: &LogArgs, limit: usize) -> Outcome<RecordsAnswer> {
+    let mut all = stretch_of(asked, args, None, args.to, limit).await?;
+    while all.records.len() < limit && all.from > 0 {
+        let mut page = stretch_of(asked, args, None, Some(all.from - 1), limit - all.records.len()).await?;
+        all.from = page.from;
+        page.records.append(&mut all.records);
+        all.records = page.records;
+    }
+    Ok(all)
+}
+
+async fn stretch_of(
+    asked: &Asked,
+    args: &LogArgs,
+    from: Option<Offset>,
+    to: Option<Offset>,
+    limit: usize,
+) -> Outcome<RecordsAnswer> {
+    let stretch = Stretch { from, to, kinds: args.kind.clone(), limit: limit.min(PAGE) };
     match asked {
-        Asked::Data(data) => Ok(data.query.records(stretch).await?),
+        Asked::Data(data) => Ok(data.query.records(&stretch).await?),
         Asked::Server(client) => {
             let mut query = vec![("limit", stretch.limit.to_string())];
             query.extend(stretch.from.map(|from| ("from", from.to_string())));
@@ -226,6 +252,13 @@ fn full(r: &RecordAnswer) -> Outcome {
             line(
                 format!("  {:6} {}  {}  {}", of("op"), of("path"), length, look(Look::Faint, &change.batch)).trim_end(),
             )?;
+        }
+        match segment.count.saturating_sub(segment.changes.len() as u64) {
+            0 => {}
+            more => line(look(
+                Look::Faint,
+                format!("  and {}: tuflog replay --from {seq} --to {seq}", plural(more, "more", "more"), seq = r.seq),
+            ))?,
         }
     }
     Ok(())

@@ -46,7 +46,8 @@ pub struct SourceArgs {
 impl SourceArgs {
     /// Whether log and store are named here.
     pub fn is_given(&self) -> bool {
-        self.data.is_some() || self.config.is_some() || self.kafka_brokers.is_some()
+        let SourceArgs { data, config, kafka_brokers, kafka_repo, store_url } = self;
+        data.is_some() || config.is_some() || [kafka_brokers, kafka_repo, store_url].iter().any(|v| v.is_some())
     }
 
     /// What the options say, then the variables, then the configuration file.

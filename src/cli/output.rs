@@ -2,6 +2,7 @@
 //!
 //! Colour is for terminals alone, and not where NO_COLOR says so: what is styled here loses it on its way out.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -15,8 +16,22 @@ use crate::clock::format_utc;
 /// Prints a line. A closed stdout ends the command as if all was said.
 pub fn line(text: impl Display) -> Outcome {
     let mut out = anstream::stdout().lock();
-    writeln!(out, "{text}")?;
+    writeln!(out, "{}", tame(&text.to_string()))?;
     Ok(())
+}
+
+/// Text of others without what steers a terminal or turns its letters round: such characters are shown as `\u{9b}`.
+/// Those below U+0020 stand in nothing that is shown but by [`look`].
+fn tame(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if steers(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
 }
 
 /// Prints one JSON document as a line.
@@ -64,7 +79,7 @@ pub fn json<T: Serialize>(value: &T) -> Outcome {
 
 /// Says something beside the result, on stderr.
 pub fn note(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}"); // nobody is left to tell
+    let _ = writeln!(io::stderr().lock(), "{}", tame(&text.to_string())); // nobody is left to tell
 }
 
 /// Lines of name and value, aligned.
@@ -161,6 +176,12 @@ pub fn milliseconds(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_does_not_steer_a_terminal() {
+        assert_eq!(tame("a/ä 漢\u{1b}[1m"), "a/ä 漢\u{1b}[1m");
+        assert_eq!(tame("x\u{9b}2J\u{202e}y"), "x\\u{9b}2J\\u{202e}y");
+    }
 
     #[test]
     fn numbers_read_well() {

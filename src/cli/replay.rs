@@ -1,6 +1,7 @@
 //! `tuflog replay`: history as JSON Lines, for other programs to build on.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
@@ -9,12 +10,15 @@ use super::ask::{self, Data};
 use super::client::{Client, ServerArgs};
 use super::failure::{Failure, Outcome};
 use super::opened::SourceArgs;
+use super::output::note;
 use crate::client;
 use crate::log::Offset;
 use crate::query::{Pattern, ReplayOptions};
 
 /// How much is gathered before it is written, while more is at hand.
 const WRITE_BYTES: usize = 256 << 10;
+/// The first and the longest pause before an answer that broke off before it brought anything is asked for again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,9 +67,15 @@ pub struct ReplayArgs {
 pub async fn run(args: ReplayArgs) -> Outcome {
     let filter = args.filter.as_deref().map(Pattern::new).transpose();
     let filter = filter.map_err(|e| Failure::usage(format!("--filter: {}", e.message)))?;
-    let options = ReplayOptions { from: args.from, to: args.to, filter };
+    let options = ReplayOptions { from: args.from, to: args.to, filter, without_batches: false };
     match args.source.is_given() {
-        true => here(&ask::data(&args.source).await?, options, args.follow).await,
+        true => {
+            let data = ask::data(&args.source).await?;
+            if args.follow {
+                data.followed()?;
+            }
+            here(&data, options, args.follow).await
+        }
         false => from_server(&args, &args.server.client()?).await,
     }
 }
@@ -105,19 +115,21 @@ async fn from_server(args: &ReplayArgs, client: &Client) -> Outcome {
     let (mut from, mut text) = (args.from, Vec::with_capacity(WRITE_BYTES));
     // How many lines of the last seq were printed: an answer may break off between them, and is asked for again.
     let (mut last, mut printed, mut skip) = (None, 0u64, 0u64);
+    let mut pause = PAUSES.0;
     loop {
         let mut query = vec![("from", from.to_string()), ("follow", args.follow.to_string())];
         query.extend(args.to.map(|to| ("to", to.to_string())));
         query.extend(args.filter.iter().map(|glob| ("glob", glob.clone())));
         let mut lines = client.lines("v1/replay", &query).await?;
-        loop {
+        let before = (last, printed);
+        let broken = loop {
             if !lines.is_at_hand() || text.len() >= WRITE_BYTES {
                 write(&mut text)?;
             }
             let line = match lines.next().await {
                 Ok(Some(line)) => line,
                 Ok(None) => return write(&mut text),
-                Err(_) if args.follow => break,
+                Err(e) if args.follow => break e,
                 Err(e) => return Err(e.into()),
             };
             let Place { seq } = serde_json::from_slice(&line)
@@ -132,8 +144,15 @@ async fn from_server(args: &ReplayArgs, client: &Client) -> Outcome {
             printed += 1;
             text.extend_from_slice(&line);
             text.push(b'\n');
-        }
+        };
         write(&mut text)?;
+        if (last, printed) == before {
+            note(format!("{broken}; trying again in {} s", pause.as_secs()));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        } else {
+            pause = PAUSES.0;
+        }
         (from, skip) = (last.unwrap_or(from), printed);
     }
 }

@@ -49,6 +49,7 @@ async fn stopped(data: &Data) -> Outcome<StatusAnswer> {
             Some(PublishedStatus { version, checkpoint, seq, time, expires: t.expires, behind })
         }
     };
+    let (expiries, unknown) = data.query.expiries().await;
     Ok(StatusAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
         layout: LayoutStatus { bins: layout.bins(), partitions: layout.partitions() },
@@ -56,7 +57,8 @@ async fn stopped(data: &Data) -> Outcome<StatusAnswer> {
         published,
         queue: QueueStatus { bytes: 0, limit: 0 },
         roles: vec![],
-        expiries: data.query.expiries().await?,
+        expiries,
+        warnings: unknown.into_iter().map(|e| e.message).collect(),
         rates: None,
         ready: false,
         reasons: vec!["the node does not run".into()],
@@ -70,6 +72,7 @@ fn people(s: &StatusAnswer) -> Outcome {
     let state = if s.ready { look(Look::Good, "ready") } else { look(Look::Bad, "not ready") };
     let mut rows = vec![("state", state)];
     rows.extend(s.reasons.iter().map(|reason| ("", reason.clone())));
+    rows.extend(s.warnings.iter().map(|warning| ("warning", look(Look::Bad, warning))));
     if !s.roles.is_empty() {
         rows.push(("roles", s.roles.join(", ")));
     }

@@ -35,6 +35,30 @@ impl Changes {
     /// The segment that a Commit names, or `None` while it is not there yet. One with another digest is `Corrupt`.
     pub async fn take(&mut self, log: &dyn Log, named: &SegmentRef) -> Result<Option<Bytes>> {
         let found = self.at(log, named.offset).await?;
+        self.verified(found, named)
+    }
+
+    /// The same for one who reads what has been committed for long: one that the log has gone beyond and does not give is
+    /// `Corrupt`.
+    pub async fn find(&mut self, log: &dyn Log, named: &SegmentRef) -> Result<Option<Bytes>> {
+        if let Some(found) = self.take(log, named).await? {
+            return Ok(Some(found));
+        }
+        let topic = Partition::Changes(self.partition);
+        if log.end(topic).await? <= named.offset {
+            return Ok(None);
+        }
+        // The reader may only not have come to it.
+        match log.fetch(topic, named.offset).await? {
+            Some(record) => self.verified(Some(record.payload), named),
+            None => {
+                let what = format!("segment {} of partition {} is missing", named.offset, self.partition);
+                Err(Error::corrupt(what))
+            }
+        }
+    }
+
+    fn verified(&self, found: Option<Bytes>, named: &SegmentRef) -> Result<Option<Bytes>> {
         match &found {
             Some(payload) if sha256(payload) != named.digest => Err(Error::corrupt(format!(
                 "segment {} of partition {}: its digest is {}, its Commit says {}",

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
@@ -181,6 +181,8 @@ pub struct Metrics {
     checkpoint: Number,
     published_lag: Number,
     published_age: Number,
+    /// When the published cut was made, in Unix seconds; 0 before it is known.
+    published_time: AtomicU64,
     expires: Family<Role, Number>,
     ready: Gauge,
 }
@@ -223,6 +225,7 @@ impl Metrics {
             checkpoint: Number::default(),
             published_lag: Number::default(),
             published_age: Number::default(),
+            published_time: AtomicU64::default(),
             expires: Family::default(),
             ready: Gauge::default(),
         };
@@ -292,8 +295,9 @@ impl Metrics {
 
     /// Everything in OpenMetrics text, sampled now.
     pub(super) async fn scrape(&self, app: &App) -> Result<String> {
-        let next = app.query.ledger_end().await?;
-        self.ledger_next.set(next);
+        if let Ok(next) = app.query.ledger_end().await {
+            self.ledger_next.set(next);
+        }
         self.queue_bytes.set(app.intake.queued_bytes() as u64);
         self.queue_limit.set(app.intake.queue_bytes() as u64);
         self.streams.set((STREAMS - app.streams.available_permits()) as u64);
@@ -326,14 +330,27 @@ impl Metrics {
             // What only the inbox lacks, such as a right to see its group, leaves out one metric.
             Err(e) => tracing::debug!(error = %e, "the inbox is not measured"),
         }
-        if let Some(p) = status::published(app).await? {
-            self.timestamp_version.set(p.version);
-            self.checkpoint.set(p.checkpoint);
-            self.published_lag.set(p.behind);
-            self.published_age.set(app.clock.now().saturating_sub(p.time));
+        // A store that cannot be read takes nothing from the other metrics, which tell of just that.
+        match status::published(app).await {
+            Ok(Some(p)) => {
+                self.timestamp_version.set(p.version);
+                self.checkpoint.set(p.checkpoint);
+                self.published_lag.set(p.behind);
+                self.published_time.store(p.time, Ordering::Relaxed);
+            }
+            Ok(None) => {}
+            Err(e) => tracing::warn!(error = %e, "what is published is not measured"),
         }
-        for expiry in app.query.expiries().await? {
+        let published_time = self.published_time.load(Ordering::Relaxed);
+        if published_time > 0 {
+            self.published_age.set(app.clock.now().saturating_sub(published_time));
+        }
+        let (expiries, unknown) = app.query.expiries().await;
+        for expiry in expiries {
             self.expires.get_or_create(&Role { role: expiry.role }).set(expiry.expires);
+        }
+        for e in unknown {
+            tracing::warn!(error = %e, "when a role expires is not measured");
         }
         self.ready.set(i64::from(app.health.reasons().is_empty()));
         let mut out = String::new();

@@ -79,8 +79,10 @@ use variants::Variants;
 
 /// How many requests may read the whole ledger at a time; more get 503.
 const SCANS: usize = 2;
-/// How many questions that read much of log or store are answered at a time; more wait.
+/// How many questions that read much of log or store are answered at a time; more wait, but not for ever.
 const PAGES: usize = 4;
+/// For how long: then they get 503.
+const PAGE_WAIT: Duration = Duration::from_secs(10);
 /// How many files may be read from the store into memory at a time; more wait.
 const READS: usize = 32;
 
@@ -253,9 +255,10 @@ impl App {
         query.get(name).map(parse).transpose()
     }
 
-    /// A turn for a question that reads much; waits for it.
+    /// A turn for a question that reads much; waits for it a while.
     async fn turn(&self) -> crate::Result<SemaphorePermit<'_>> {
-        turn(&self.pages).await
+        let busy = |_| crate::Error::unavailable(format!("{PAGES} long questions are being answered: try again"));
+        tokio::time::timeout(PAGE_WAIT, turn(&self.pages)).await.map_err(busy)?
     }
 
     /// Room for a stream.

@@ -109,7 +109,7 @@ pub async fn checkpoint(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Ch
 )]
 pub async fn lag(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<LagAnswer>> {
     params::query(&uri, &[])?;
-    let _turn = app.turn().await?;
+    let _turn = app.read().await?;
     Ok(Json(app.query.lag().await?))
 }
 

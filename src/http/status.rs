@@ -36,6 +36,9 @@ pub struct StatusAnswer {
     /// When what is published expires, the soonest first.
     #[serde(default)]
     pub expiries: Vec<ExpiryAnswer>,
+    /// What of this could not be said, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// How much came in and was published lately, as this node saw it; absent where no node runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
@@ -120,6 +123,7 @@ pub async fn status(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Status
     let layout = app.query.layout().await?;
     let next = app.query.ledger_end().await?;
     let reasons = app.health.reasons();
+    let (expiries, unknown) = app.query.expiries().await;
     let folds = (app.folds)();
     let partitions = folds.into_iter().map(|(partition, position)| PartitionStatus {
         partition,
@@ -133,7 +137,8 @@ pub async fn status(State(app): State<Arc<App>>, uri: Uri) -> Answer<Json<Status
         published: published(&app).await?,
         queue: QueueStatus { bytes: app.intake.queued_bytes() as u64, limit: app.intake.queue_bytes() as u64 },
         roles: app.options.roles.iter().map(|role| role.name().to_owned()).collect(),
-        expiries: app.query.expiries().await?,
+        expiries,
+        warnings: unknown.into_iter().map(|e| e.message).collect(),
         rates: Some(app.rates.lately()),
         ready: reasons.is_empty(),
         reasons,
@@ -158,7 +163,7 @@ pub(super) async fn published(app: &App) -> Result<Option<PublishedStatus>> {
     let Some(timestamp) = app.query.timestamp().await? else { return Ok(None) };
     let n = timestamp.snapshot.version;
     let known = *app.published.borrow();
-    let seq = if known.n == n && known.seq > 0 { known.seq } else { app.query.published().await?.seq };
+    let seq = if known.n == n && known.seq > 0 { known.seq } else { app.query.cut_seq(n).await? };
     let time = app.query.cut_time(seq).await?;
     // A Commit of nothing but repeats waits for no cut.
     let behind = if app.followed.borrow().settled { 0 } else { app.query.behind(seq).await? };

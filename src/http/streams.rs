@@ -48,26 +48,31 @@ pub async fn diff(State(app): State<Arc<App>>, uri: Uri) -> Answer<Response> {
     let pattern = query.get("glob").map(|glob| Pattern::new(glob)).transpose()?;
     let permit = app.stream()?;
     let diff = app.query.diff(from, app.at(&query, "to")?).await?;
-    let (send, lines) = tokio::sync::mpsc::channel::<Result<Bytes>>(4);
+    let (send, texts) = tokio::sync::mpsc::channel::<Result<Option<Bytes>>>(4);
     // A task of its own, for what it compares borrows from the query.
     tokio::spawn(async move {
         let _permit = permit;
         let mut bins = std::pin::pin!(app.query.diff_lines(&diff, pattern.as_ref()));
         loop {
             let found = tokio::select! {
-                found = bins.next() => found,
-                () = app.ending.cancelled() => Some(Err(stopping())),
-                () = send.closed() => None,
+                found = bins.next() => found.map(|found| found.and_then(|lines| text_of(&lines))).transpose(),
+                () = app.ending.cancelled() => Err(stopping()),
+                () = send.closed() => return,
             };
-            let Some(found) = found else { return };
-            let text = found.and_then(|lines| text_of(&lines));
-            let failed = text.is_err();
-            if send.send(text).await.is_err() || failed {
+            let last = !matches!(found, Ok(Some(_)));
+            if send.send(found).await.is_err() || last {
                 return;
             }
         }
     });
-    let lines = stream::unfold(lines, |mut lines| async move { Some((lines.recv().await?, lines)) });
+    // The end is said: a task that dies does not make an answer that looks whole.
+    let lines = stream::unfold(Some(texts), |texts| async move {
+        let mut texts = texts?;
+        match texts.recv().await.unwrap_or_else(|| Err(Error::unavailable("the comparison ended early"))) {
+            Ok(text) => Some((Ok(text?), Some(texts))),
+            Err(e) => Some((Err(e), None)),
+        }
+    });
     Ok(json_lines(lines))
 }
 
@@ -106,11 +111,12 @@ pub async fn replay(State(app): State<Arc<App>>, uri: Uri) -> Answer<Response> {
         from: params::number(&query, "from")?.unwrap_or(0),
         to: params::number(&query, "to")?,
         filter: query.get("glob").map(|glob| Pattern::new(glob)).transpose()?,
+        without_batches: false,
     };
     let permit = app.stream()?;
     let replay = app.query.replay(options).await?;
-    let lines = followed(app, replay, follow, permit).map(|lines| {
-        let lines = lines?;
+    let lines = followed(app, replay, follow, permit).map(|told| {
+        let Told { lines, .. } = told?;
         if lines.is_empty() {
             return Ok(Bytes::from_static(b"\n")); // nothing has come, and the connection is alive
         }
@@ -127,7 +133,8 @@ pub async fn replay(State(app): State<Arc<App>>, uri: Uri) -> Answer<Response> {
 /// The change feed: an event for each batch that applies and for each checkpoint, from now on or from a seq.
 ///
 /// The data of an event is a line of `schemas/replay.json`. An event's id is the seq of its ledger record, said with the
-/// last event of that record: a client that reconnects sends it as `Last-Event-ID` and misses nothing; of a Commit whose
+/// last event of that record: a client that reconnects sends it as `Last-Event-ID` and misses nothing, for at the beginning
+/// and while nothing comes an id comes alone; of a Commit whose
 /// batches it had not all read it gets all again, which `seq` and `index` tell apart.
 #[utoipa::path(
     get, path = "/v1/feed", tag = "history", operation_id = "feed",
@@ -151,7 +158,7 @@ pub async fn feed(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
     let last = headers.get("last-event-id").map(|id| id.to_str().ok().and_then(|id| id.trim().parse::<Offset>().ok()));
     let last = match last {
         Some(None) => return Err(Error::invalid("Last-Event-ID", "must be the seq of an event of this feed").into()),
-        Some(last) => last.map(|seq| seq + 1),
+        Some(last) => last.map(|seq| seq.saturating_add(1)), // beyond every end, if it is the greatest number
         None => None,
     };
     let permit = app.stream()?;
@@ -162,26 +169,56 @@ pub async fn feed(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
         return Err(Error::invalid(if last.is_some() { "Last-Event-ID" } else { "from" }, what).into());
     }
     let filter = query.get("glob").map(|glob| Pattern::new(glob)).transpose()?;
-    let replay = app.query.replay(ReplayOptions { from, to: None, filter }).await?;
-    let events = followed(app, replay, true, permit).flat_map(move |lines| {
-        let lines = match lines {
-            Ok(lines) => lines.into_iter().filter(|l| l.valid && wanted.iter().any(|w| w == l.kind)).collect(),
+    let without_batches = !wanted.iter().any(|kind| kind == "batch");
+    let replay = app.query.replay(ReplayOptions { from, to: None, filter, without_batches }).await?;
+    let (published, ending) = (app.published.clone(), app.ending.clone());
+    // Clients find a checkpoint when timestamp.json leads to it, which is after the ledger has it.
+    let visible = followed(app, replay, true, permit).then(move |told| {
+        let n = told.iter().flat_map(|told| &told.lines).filter_map(|line| line.checkpoint).max();
+        let (mut published, ending) = (published.clone(), ending.clone());
+        async move {
+            tokio::select! {
+                visible = published.wait_for(|p| n.is_none_or(|n| p.n >= n)) => drop(visible.map_err(|_| stopping())?),
+                () = ending.cancelled() => return Err(stopping()),
+            }
+            told
+        }
+    });
+    let events = visible.flat_map(move |told| {
+        let events: Vec<Event> = match told {
+            Ok(Told { position, lines }) if lines.is_empty() => passed(position).into_iter().collect(),
+            Ok(Told { lines, .. }) => {
+                let lines = lines.iter().filter(|l| l.valid && wanted.iter().any(|w| w == l.kind)).collect::<Vec<_>>();
+                lines.iter().enumerate().map(|(i, line)| event(line, i + 1 == lines.len())).collect()
+            }
             Err(e) => {
                 tracing::warn!(error = %e, "a feed ends");
                 vec![]
             }
         };
-        let count = lines.len();
-        stream::iter(
-            lines.into_iter().enumerate().map(move |(i, line)| Ok::<_, Infallible>(event(&line, i + 1 == count))),
-        )
+        stream::iter(events)
     });
+    // A client to which nothing has come yet goes on from here too.
+    let events = stream::iter(passed(from)).chain(events).map(Ok::<_, Infallible>);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)).into_response())
 }
 
 fn event(line: &Line, last: bool) -> Event {
     let event = Event::default().event(line.kind).data(String::from_utf8_lossy(&line.text));
     if last { event.id(line.seq.to_string()) } else { event }
+}
+
+/// No event, but the id of one: everything before `position` has been read.
+fn passed(position: Offset) -> Option<Event> {
+    position.checked_sub(1).map(|seq| Event::default().id(seq.to_string()))
+}
+
+/// What a replay has to tell.
+struct Told {
+    /// Everything before this seq has been told.
+    position: Offset,
+    /// Those of one record; none when nothing comes.
+    lines: Vec<Line>,
 }
 
 /// The lines of a replay, record by record; with `follow`, until the server stops, and none now and then while nothing
@@ -191,12 +228,19 @@ fn followed(
     replay: Replay,
     follow: bool,
     permit: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<Vec<Line>>> + Send {
+) -> impl Stream<Item = Result<Told>> + Send {
     stream::unfold(Some((app, replay, permit)), move |state| async move {
         let (app, mut replay, permit) = state?;
         loop {
-            match replay.next().await {
-                Ok(Some(lines)) => return Some((Ok(lines), Some((app, replay, permit)))),
+            let next = tokio::select! {
+                next = replay.next() => next,
+                () = app.ending.cancelled() => return Some((Err(stopping()), None)),
+            };
+            match next {
+                Ok(Some(lines)) => {
+                    let told = Told { position: replay.position(), lines };
+                    return Some((Ok(told), Some((app, replay, permit))));
+                }
                 Ok(None) if follow && !replay.is_done() => {}
                 Ok(None) => return None,
                 Err(e) => return Some((Err(e), None)),
@@ -204,7 +248,10 @@ fn followed(
             tokio::select! {
                 ready = replay.ready() => if let Err(e) = ready { return Some((Err(e), None)) },
                 () = app.ending.cancelled() => return Some((Err(stopping()), None)),
-                () = tokio::time::sleep(ALIVE) => return Some((Ok(vec![]), Some((app, replay, permit)))),
+                () = tokio::time::sleep(ALIVE) => {
+                    let told = Told { position: replay.position(), lines: vec![] };
+                    return Some((Ok(told), Some((app, replay, permit))));
+                }
             }
         }
     })

@@ -7,7 +7,7 @@
 //! What counts for nobody is forgotten, so a reader that stands still costs no more than its own horizon.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,16 @@ pub struct Seen {
     pub seq: Offset,
     /// Its content digest.
     pub digest: Sha256Digest,
+}
+
+/// Some ids: whoever asks about no others need not remember the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only(Arc<HashSet<Key>>);
+
+impl<'a> FromIterator<&'a str> for Only {
+    fn from_iter<T: IntoIterator<Item = &'a str>>(ids: T) -> Only {
+        Only(Arc::new(ids.into_iter().map(key).collect()))
+    }
 }
 
 /// What any number of readers of one ledger remember together.
@@ -116,11 +126,14 @@ pub struct Ids {
     /// What it found at the record where it stands, in order.
     here: Vec<Key>,
     found: HashMap<Key, Seen>,
+    /// If it is asked about these alone.
+    only: Option<Only>,
 }
 
 impl Default for Ids {
     fn default() -> Ids {
-        let ids = Ids { table: Table::default(), window: Arc::default(), here: Vec::new(), found: HashMap::new() };
+        let (table, window, here, found) = Default::default();
+        let ids = Ids { table, window, here, found, only: None };
         ids.table.lock().windows.push(ids.window.clone());
         ids
     }
@@ -142,6 +155,7 @@ impl PartialEq for Ids {
 impl Clone for Ids {
     fn clone(&self) -> Ids {
         let mut own = Ids::default();
+        own.only.clone_from(&self.only);
         self.visit(0).into_iter().for_each(|(key, seen)| own.remember_key(key, seen));
         own.window.floor.store(self.window.range().start, Ordering::Relaxed);
         if own.at() != self.at() {
@@ -161,6 +175,16 @@ impl Ids {
         self.window.at.load(Ordering::Relaxed)
     }
 
+    /// Remembers none but these, from now on. What it says of the others counts no more.
+    pub fn limit_to(&mut self, only: &Only) {
+        self.only = Some(only.clone());
+    }
+
+    /// Whether it remembers some ids only.
+    pub fn is_limited(&self) -> bool {
+        self.only.is_some()
+    }
+
     /// Remembers in a table that others of the same ledger share, from now on.
     pub fn share(&mut self, table: &Table) {
         let known = self.settled(0);
@@ -177,7 +201,13 @@ impl Ids {
         let Range { start: floor, .. } = self.window.range();
         let window = Arc::new(Window { floor: floor.into(), at: self.at().into() });
         self.table.lock().windows.push(window.clone());
-        Ids { table: self.table.clone(), window, here: self.here.clone(), found: self.found.clone() }
+        Ids {
+            table: self.table.clone(),
+            window,
+            here: self.here.clone(),
+            found: self.found.clone(),
+            only: self.only.clone(),
+        }
     }
 
     fn leave(&self) {
@@ -219,6 +249,9 @@ impl Ids {
     }
 
     fn remember_key(&mut self, key: Key, seen: Seen) {
+        if self.only.as_ref().is_some_and(|only| !only.0.contains(&key)) {
+            return;
+        }
         if seen.seq != self.at() {
             self.stand_at(seen.seq, self.window.range().start);
         }
@@ -261,6 +294,9 @@ impl Ids {
             let mut fields = line.split(' ');
             let (mut key, mut digest) = ([0; 16], [0; 32]);
             hex::decode_to_slice(fields.next().ok_or_else(corrupt)?, &mut key).map_err(|_| corrupt())?;
+            if self.only.as_ref().is_some_and(|only| !only.0.contains(&key)) {
+                continue;
+            }
             hex::decode_to_slice(fields.next().ok_or_else(corrupt)?, &mut digest).map_err(|_| corrupt())?;
             let seq = fields.next().and_then(|s| s.parse().ok()).ok_or_else(corrupt)?;
             if fields.next().is_some() || seq < self.at() {

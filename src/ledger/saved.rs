@@ -10,6 +10,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ids::Only;
 use super::inbox::{Inbox, InboxPlace};
 use super::record::{ObjectRef, Settings, StateRef, decode, encode};
 use super::recovery::SavedRecovery;
@@ -168,8 +169,8 @@ impl Saved {
         &self.chunks
     }
 
-    /// The state, given the ids objects that [`Saved::chunks`] names.
-    pub fn restore(self, chunks: &[Bytes]) -> Result<State> {
+    /// The state, given the ids objects that [`Saved::chunks`] names; with `only` these ids of them.
+    pub fn restore(self, chunks: &[Bytes], only: Option<&Only>) -> Result<State> {
         let layout =
             Layout::new(self.bins, self.partitions).map_err(|e| Error::corrupt(format!("ledger state: {e}")))?;
         let mut roots = BTreeMap::new();
@@ -213,6 +214,7 @@ impl Saved {
                 root,
             });
         }
+        only.into_iter().for_each(|only| state.ids.limit_to(only));
         for (chunk, bytes) in state.chunks.iter().zip(chunks) {
             if sha256(bytes) != chunk.sha256 {
                 return Err(Error::corrupt(format!(

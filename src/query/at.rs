@@ -87,7 +87,7 @@ impl Query {
                 true => self.find_checkpoint(n).await?,
                 false => None,
             },
-            At::Seq(seq) => self.search(Goal::Behind(seq)).await?.0,
+            At::Seq(seq) => self.search(Goal::Behind(self.seq_or_recovery(seq).await?)).await?.0,
             At::Time(time) => self.search(Goal::After(time)).await?.0,
         };
         match found {

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::at::At;
 use super::receipts::lock;
 use super::targets::Entry;
-use super::timeline::Goal;
+use super::timeline::{Checkpoints, Goal, Placed};
 use super::{EntryAnswer, Query};
 use crate::bins::{Bin, PartitionId, sha256};
 use crate::error::{Error, Result};
@@ -18,6 +18,8 @@ use crate::store;
 
 /// How many objects are asked about at a time.
 const ASKED: usize = 32;
+/// How many ledger records are read rather than a checkpoint searched for.
+const READ_ON: u64 = 16_384;
 /// Of how many cuts the time is remembered.
 const TIMES: usize = 65_536;
 
@@ -198,22 +200,28 @@ impl Query {
             let known = lock(&self.known);
             cuts.iter().filter_map(|n| known.times.get(n).map(|time| (*n, *time))).collect()
         };
-        let mut next = None;
-        for n in cuts.iter().filter(|n| !found.contains_key(n)).copied().collect::<Vec<_>>() {
-            // The one behind the last that was found is often the one that is wanted.
-            let placed = match next.take() {
-                Some(seq) => self.next_checkpoint(seq).await?.filter(|placed| placed.checkpoint.n == n),
-                None => None,
-            };
-            let placed = match placed {
-                Some(placed) => placed,
-                None => match self.search(Goal::Number(n)).await?.1 {
-                    Some(placed) if placed.checkpoint.n == n => placed,
-                    _ => continue, // one that a Recovery has left out
-                },
-            };
+        let wanted: Vec<u64> = cuts.iter().filter(|n| !found.contains_key(n)).copied().collect();
+        let end = self.ledger_end().await?;
+        let mut next: Option<Placed> = None;
+        // Those that come behind the one that was found last, while reading on is no more than searching for each.
+        let mut behind: Option<Checkpoints<'_>> = None;
+        for (i, n) in wanted.iter().copied().enumerate() {
+            while let Some(checkpoints) = behind.as_mut().filter(|_| next.as_ref().is_none_or(|p| p.checkpoint.n < n)) {
+                next = checkpoints.next().await?;
+                if next.is_none() {
+                    behind = None;
+                }
+            }
+            if behind.is_none() {
+                next = self.search(Goal::Number(n)).await?.1;
+                let from = next.as_ref().map_or(end, |placed| placed.checkpoint.seq + 1);
+                if end.saturating_sub(from) <= (wanted.len() - 1 - i) as u64 * READ_ON {
+                    behind = Some(self.checkpoints_from(from).await?);
+                }
+            }
+            // There is none of a number that a Recovery has left out.
+            let Some(placed) = next.as_ref().filter(|placed| placed.checkpoint.n == n) else { continue };
             let time = self.cut_time(placed.checkpoint.seq).await?;
-            next = Some(placed.checkpoint.seq + 1);
             found.insert(n, time);
             let mut known = lock(&self.known);
             if known.times.len() >= TIMES {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::receipts::is_commit;
-use super::timeline::{Goal, Placed};
+use super::timeline::{Checkpoints, Goal, Placed};
 use super::{
     CheckpointAnswer, CheckpointDetail, CheckpointsAnswer, ObjectAnswer, PartitionCut, Query, READ_BYTES, Stages,
     TimestampAnswer,
@@ -30,10 +30,14 @@ impl Query {
         while found.len() < limit && low > 1 {
             let first = low.saturating_sub((limit - found.len()) as u64).max(1);
             let mut next = self.search(Goal::Number(first)).await?.1;
+            let mut behind: Option<Checkpoints<'_>> = None;
             while let Some(placed) = next.filter(|placed| placed.checkpoint.n < low) {
-                let behind = placed.checkpoint.seq + 1;
+                let checkpoints = match &mut behind {
+                    Some(checkpoints) => checkpoints,
+                    None => behind.insert(self.checkpoints_from(placed.checkpoint.seq + 1).await?),
+                };
+                next = checkpoints.next().await?;
                 found.insert(placed.checkpoint.n, placed);
-                next = self.next_checkpoint(behind).await?;
             }
             low = first;
         }
@@ -94,7 +98,7 @@ impl Query {
     async fn detail(&self, previous: Option<Placed>, of: &Placed) -> Result<Option<CheckpointDetail>> {
         let c = &of.checkpoint;
         let from = previous.as_ref().map_or(0, |p| p.checkpoint.seq + 1);
-        let mut walk = self.walk(from).await?;
+        let mut walk = self.walk_between(from, c.seq + 1).await?;
         let (mut batches, mut changes, mut parts) = (0, 0, BTreeMap::new());
         let (mut first_ms, mut cut_ms) = (None, None);
         let mut open = None;

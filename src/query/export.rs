@@ -15,12 +15,18 @@ use serde::{Deserialize, Serialize};
 
 use super::Query;
 use super::at::At;
+use super::timeline::Placed;
 use crate::bins::Bin;
 use crate::error::{Error, Result};
+use crate::ledger::Record;
+use crate::ledger::ids::Only;
 use crate::ledger::record::ObjectRef;
+use crate::ledger::state::Stamp;
 use crate::recover;
 use crate::store;
+use crate::tuf::envelope::Envelope;
 use crate::tuf::key::KeyRing;
+use crate::tuf::parse::{self, Timestamp};
 use crate::tuf::role::{self, Meta};
 
 /// How many bins are copied at a time.
@@ -54,12 +60,17 @@ impl Query {
         let Some(view) = self.view(Some(At::Checkpoint(n))).await? else {
             return Err(Error::invalid("at", "nothing is published yet"));
         };
-        let state = recover::state_at(&*self.log, &*self.store, placed.at + 1).await?;
-        let stamp = state.stamp.filter(|stamp| stamp.n == n);
-        let stamp = stamp.ok_or_else(|| Error::corrupt(format!("the ledger has no timestamp of checkpoint {n}")))?;
-        let timestamp = match self.store.get(store::POINTER).await? {
-            Some(bytes) if self.timestamp().await?.is_some_and(|t| t.version == stamp.version) => bytes,
-            _ => {
+        let stamp = self.stamp_at(at, &placed).await?;
+        let pointer = match self.store.get(store::POINTER).await? {
+            Some(bytes) => Some((parse::parse_timestamp(Envelope::open(&bytes)?.signed)?, bytes)),
+            None => None,
+        };
+        // Where that of now will do, no key is needed.
+        let is_of_then = |now: &Timestamp| matches!(at, At::Checkpoint(_)) || now.version <= stamp.version;
+        let leads_here = |now: &Timestamp| now.snapshot.version == n && is_of_then(now);
+        let (stamped, expires, timestamp) = match pointer.filter(|(now, _)| leads_here(now)) {
+            Some((now, bytes)) => (now.version, now.expires, bytes),
+            None => {
                 let signers = keys.signers(&stamp.root.root.timestamp.key_ids).map_err(|e| {
                     let what =
                         format!("timestamp {} is signed again, and its key is not there: {}", stamp.version, e.message);
@@ -67,7 +78,11 @@ impl Query {
                 })?;
                 let ObjectRef { length, sha256 } = stamp.snapshot;
                 let snapshot = Meta { version: n, length, sha256 };
-                role::timestamp(&signers, stamp.version, stamp.expires, &snapshot).into()
+                (
+                    stamp.version,
+                    stamp.expires,
+                    role::timestamp(&signers, stamp.version, stamp.expires, &snapshot).into(),
+                )
             }
         };
         let target = Target::new(dir)?;
@@ -99,7 +114,29 @@ impl Query {
         // Last: whoever finds it finds all that it leads to.
         target.write(store::POINTER, &timestamp)?;
         let (files, bytes) = target.written();
-        Ok(ExportAnswer { checkpoint: n, timestamp: stamp.version, expires: stamp.expires, files, bytes })
+        Ok(ExportAnswer { checkpoint: n, timestamp: stamped, expires, files, bytes })
+    }
+
+    /// The timestamp that led to a checkpoint at a point in history: the last one, for a timestamp is renewed when half of
+    /// its time is over.
+    async fn stamp_at(&self, at: At, placed: &Placed) -> Result<Stamp> {
+        let n = placed.checkpoint.n;
+        let mut walk = self.walk_for(placed.at + 1, Some(Only::default())).await?;
+        let leads = |stamp: Option<Stamp>| stamp.filter(|stamp| stamp.n == n);
+        let missing = || Error::corrupt(format!("the ledger has no timestamp of checkpoint {n}"));
+        let mut stamp = leads(walk.state.stamp.clone()).ok_or_else(missing)?;
+        while let Some(entry) = walk.next().await? {
+            let is_later = match at {
+                At::Checkpoint(_) => false,
+                At::Seq(seq) => entry.seq > seq,
+                At::Time(time) => matches!(&entry.record, Record::Renew(renew) if renew.time > time),
+            };
+            match leads(walk.state.stamp.clone()) {
+                Some(renewed) if !is_later => stamp = renewed,
+                _ => break,
+            }
+        }
+        Ok(stamp)
     }
 }
 

@@ -26,6 +26,8 @@ use crate::log::{self, Offset, Partition};
 const FIRST_WINDOW: u64 = 32;
 /// How many offsets are looked at at most before what was found is looked up.
 const MAX_WINDOW: u64 = 4_096;
+/// How many offsets are looked at for an answer, at most by one look more.
+const LOOKED_AT: u64 = 100_000;
 /// How much of a partition is read at once, in bytes.
 const SEGMENT_BYTES: usize = 4 << 20;
 
@@ -77,6 +79,18 @@ pub struct HistoryChange {
 /// That it cannot be read counts only if a Commit names it.
 struct Hit(Result<Vec<(Part, Vec<Change>)>>);
 
+impl Hit {
+    /// The ids of its batches.
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flatten().map(|(part, _)| part.id.as_str())
+    }
+
+    /// How many changes it has.
+    fn count(&self) -> usize {
+        self.0.iter().flatten().map(|(_, changes)| changes.len()).sum()
+    }
+}
+
 /// Reads from a segment what it changes at a path.
 fn changes_at(path: &str, payload: &Bytes) -> Result<Vec<(Part, Vec<Change>)>> {
     let mut parts = Vec::new();
@@ -109,11 +123,17 @@ fn needle(path: &str) -> String {
 
 impl Query {
     /// The changes of a path that were applied, newest first; read backwards from `before`, an offset of its partition,
-    /// or from its end, until at least `limit` were found. All those of one look are answered, which may be more.
+    /// or from its end, until `limit` were found, or it was looked at so much as is reasonable at once. A segment's are answered together, so
+    /// the last one may bring more.
     ///
     /// # Errors
     /// `Invalid` for what can be no path.
     pub async fn history(&self, path: &str, before: Option<Offset>, limit: usize) -> Result<HistoryAnswer> {
+        self.read_back(path, before, limit, limit).await
+    }
+
+    /// The same until there are `limit` changes; of one look no more than `most` together.
+    async fn read_back(&self, path: &str, before: Option<Offset>, limit: usize, most: usize) -> Result<HistoryAnswer> {
         check_path(path)?;
         let layout = self.layout().await?;
         let bin = layout.bin_of(path);
@@ -122,11 +142,12 @@ impl Query {
         let read_to = before.map_or(end, |before| before.min(end));
         let (mut read_from, mut window) = (read_to, FIRST_WINDOW);
         let mut changes: Vec<HistoryChange> = Vec::new();
-        while read_from > 0 && changes.len() < limit {
+        while read_from > 0 && changes.len() < limit && read_to - read_from < LOOKED_AT {
             let low = read_from.saturating_sub(window);
-            let mut page = self.changes_between(path, partition, low..read_from).await?;
+            let wanted = most - changes.len();
+            let (mut page, seen_from) = self.changes_between(path, partition, low..read_from, wanted).await?;
             changes.append(&mut page);
-            (read_from, window) = (low, (window * 2).min(MAX_WINDOW));
+            (read_from, window) = (seen_from, (window * 2).min(MAX_WINDOW));
         }
         // Stable: what one Commit brings stays in order. Segments may be named in another order than they stand.
         changes.sort_by_key(|c| std::cmp::Reverse(c.seq));
@@ -141,15 +162,23 @@ impl Query {
         })
     }
 
-    /// What brought the entry of a view, read backwards from what its checkpoint has applied.
-    pub(super) async fn origin(&self, path: &str, view: &View) -> Result<Option<Origin>> {
+    /// What brought the entry of a view, `fragment`, read backwards from what its checkpoint has applied.
+    pub(super) async fn origin(&self, path: &str, fragment: &str, view: &View) -> Result<Option<Origin>> {
         let (cut, partition) = (self.cut_of(view).await?, view.layout.partition_of(view.layout.bin_of(path)));
+        let stands = EntryAnswer::from(Entry::parse(path, fragment)?);
         let checkpoint = self.published_checkpoint(view.n).await?.checkpoint;
         let mut before = checkpoint.ends.get(usize::from(partition)).copied();
+        let (mut changes, mut missed) = (Vec::new(), false);
         loop {
-            let page = self.history(path, before, 1).await?;
-            if let Some(change) = page.changes.into_iter().find(|c| c.seq < cut) {
-                return Ok(Some(change.into()));
+            // All of a look: of two Commits at a time the later one may name the earlier segment.
+            let page = self.read_back(path, before, 1, usize::MAX).await?;
+            changes.extend(page.changes.into_iter().filter(|c| c.seq < cut));
+            // The first of them: of those with one seq, which stand in order, the last that was applied.
+            let last = changes.iter().rev().max_by_key(|c: &&HistoryChange| c.seq);
+            match last {
+                Some(last) if last.target.as_ref() == Some(&stands) => return Ok(Some(last.clone().into())),
+                Some(_) if std::mem::replace(&mut missed, true) => return Ok(None),
+                _ => {}
             }
             match page.before {
                 Some(next) => before = Some(next),
@@ -178,9 +207,13 @@ impl Query {
                 hits.push(self.hit(path, partition, record).await);
             }
         }
-        let mut judge = (hits.len() > 1).then(|| self.judge());
+        let newest = self.newest().await?;
+        // A path that one batch alone changes there needs no judge: that the Commit has written it is known.
+        let sure = hits.len() == 1 && hits[0].ids().count() == 1;
+        let ids: Vec<String> = hits.iter().flat_map(Hit::ids).map(str::to_owned).collect();
+        let mut judge = (!sure).then(|| self.judge(ids.iter().map(String::as_str)));
         for hit in hits {
-            let last = self.applied(path, hit, &named, judge.as_mut()).await?.into_iter().next();
+            let last = self.applied(path, hit, &named, judge.as_mut(), newest).await?.into_iter().next();
             if let Some((change, line)) = last {
                 return Ok((line.fragment().as_deref() == Some(fragment.as_bytes())).then(|| change.into()));
             }
@@ -188,38 +221,50 @@ impl Query {
         Ok(None)
     }
 
-    /// The changes of a path in a stretch of its partition, newest first.
+    /// The changes of a path in a stretch of its partition, newest first, and where what was looked at begins: no
+    /// further from the end than `wanted` changes lie.
     async fn changes_between(
         &self,
         path: &str,
         partition: PartitionId,
         stretch: std::ops::Range<Offset>,
-    ) -> Result<Vec<HistoryChange>> {
+        wanted: usize,
+    ) -> Result<(Vec<HistoryChange>, Offset)> {
         let needle = needle(path);
         let finder = memmem::Finder::new(needle.as_bytes());
         let mut reader = self.log.reader(Partition::Changes(partition), stretch.start);
         let mut hits = BTreeMap::new();
-        let mut next = stretch.start;
+        let (mut count, mut seen_from, mut next) = (0, stretch.start, stretch.start);
         while next < stretch.end {
             let records = reader.read(SEGMENT_BYTES).await?;
             let Some(last) = records.last() else { break };
             next = last.offset + 1;
             let found = records.into_iter().take_while(|r| r.offset < stretch.end);
             for record in found.filter(|r| finder.find(&r.payload).is_some()) {
-                hits.insert(record.offset, self.hit(path, partition, record).await);
+                let (offset, hit) = (record.offset, self.hit(path, partition, record).await);
+                count += hit.count();
+                hits.insert(offset, hit);
+                // Enough behind it: it is of the next page.
+                while let Some(first) = hits.first_entry().filter(|first| count - first.get().count() >= wanted) {
+                    count -= first.remove().count();
+                    seen_from = *hits.first_key_value().map_or(&stretch.start, |(offset, _)| offset);
+                }
             }
             tokio::task::yield_now().await;
         }
         let mut found = self.commits_of(partition, hits).await?;
         found.sort_by_key(|(_, named)| named.seq);
-        let (mut judge, mut changes) = (self.judge(), Vec::new());
+        let (newest, mut changes) = (self.newest().await?, Vec::new());
+        let ids: Vec<String> = found.iter().flat_map(|(hit, _)| hit.ids()).map(str::to_owned).collect();
+        let mut judge = self.judge(ids.iter().map(String::as_str));
         for (hit, named) in found {
-            let applied = self.applied(path, hit, &named, Some(&mut judge)).await?;
+            let applied = self.applied(path, hit, &named, Some(&mut judge), newest).await?;
             changes.push((named.seq, applied));
         }
         // The segments of one Commit come the last first.
         changes.sort_by_key(|(seq, _)| std::cmp::Reverse(*seq));
-        Ok(changes.into_iter().flat_map(|(_, applied)| applied.into_iter().map(|(change, _)| change)).collect())
+        let changes = changes.into_iter().flat_map(|(_, applied)| applied.into_iter().map(|(change, _)| change));
+        Ok((changes.collect(), seen_from))
     }
 
     /// A segment, read.
@@ -230,25 +275,23 @@ impl Query {
         Hit(read.map_err(|e| e.context(format!("segment {offset} of partition {partition}"))))
     }
 
-    /// What a segment that a Commit names changes at a path, of the batches that are valid there; the last first. A
-    /// path that only one batch of the segment names needs no judge, where it is known that the Commit has written it.
+    /// What a segment that a Commit names changes at a path, of the batches that are valid there, or of all without a
+    /// judge; the last first. `newest` is the newest checkpoint published.
     async fn applied(
         &self,
         path: &str,
         hit: Hit,
         named: &Named,
         judge: Option<&mut Judge<'_>>,
+        newest: u64,
     ) -> Result<Vec<(HistoryChange, Change)>> {
         let mut parts = hit.0?;
-        if parts.len() > 1 || judge.is_some() {
-            let outcomes = match judge {
-                Some(judge) => judge.outcomes(named.seq).await?,
-                None => self.judge().outcomes(named.seq).await?,
-            };
+        if let Some(judge) = judge {
+            let outcomes = judge.outcomes(named.seq).await?;
             parts.retain(|(part, _)| outcomes.get(part.index as usize) == Some(&Outcome::Valid));
         }
         let mut found = Vec::new();
-        let checkpoint = if parts.is_empty() { None } else { self.published_by(named.seq).await? };
+        let checkpoint = if parts.is_empty() { None } else { self.published_by(named.seq, newest).await? };
         for (part, changes) in parts.into_iter().rev() {
             for change in changes.into_iter().rev() {
                 let target = match change.fragment() {
@@ -263,9 +306,13 @@ impl Query {
         Ok(found)
     }
 
-    /// The published checkpoint that holds what was committed at a seq.
-    pub(super) async fn published_by(&self, seq: Offset) -> Result<Option<u64>> {
-        let newest = self.timestamp().await?.map_or(0, |t| t.snapshot.version);
+    /// The newest checkpoint published; 0 before the first.
+    async fn newest(&self) -> Result<u64> {
+        Ok(self.timestamp().await?.map_or(0, |t| t.snapshot.version))
+    }
+
+    /// The checkpoint that holds what was committed at a seq, if it is published.
+    async fn published_by(&self, seq: Offset, newest: u64) -> Result<Option<u64>> {
         Ok(self.covering(seq).await?.map(|(n, _)| n).filter(|n| *n <= newest))
     }
 
@@ -285,6 +332,7 @@ impl Query {
             let mut reader = self.log.reader(Partition::Ledger, from);
             let mut next = from;
             while next < upto && hits.contains_key(&first) {
+                tokio::task::yield_now().await;
                 let records = reader.read(READ_BYTES).await?;
                 let Some(last) = records.last() else { break };
                 next = last.offset + 1;

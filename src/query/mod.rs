@@ -55,7 +55,7 @@ pub use search::{FoundTarget, Pattern, SearchAnswer};
 use crate::bins::Layout;
 use crate::compact::Published;
 use crate::error::{Error, Result};
-use crate::ledger::ids::Table;
+use crate::ledger::ids::{Only, Table};
 use crate::ledger::record::Settings;
 use crate::ledger::{Record, State};
 use crate::log::{Log, Offset, Partition};
@@ -146,7 +146,7 @@ impl Query {
         let mut state = State::default();
         match first.map(|r| Ok::<_, Error>((r.offset, Record::decode(&r.payload)?))).transpose()? {
             Some((seq, format @ Record::Format(_))) => drop(state.apply(seq, &format)?),
-            Some(_) => state = recover::start(&*self.log, &*self.store).await?, // the ledger has lost its beginning
+            Some(_) => state = recover::start_for(&*self.log, &*self.store, Some(&Only::default())).await?, // the ledger has lost its beginning
             None => {}
         }
         let layout = state.layout()?;
@@ -164,6 +164,11 @@ impl Query {
         let Some(t) = self.timestamp().await? else { return Ok(Published::default()) };
         let n = t.snapshot.version;
         Ok(Published { version: t.version, n, seq: self.published_checkpoint(n).await?.checkpoint.seq })
+    }
+
+    /// The seq of the Cut of the checkpoint that timestamp.json leads to.
+    pub async fn cut_seq(&self, n: u64) -> Result<Offset> {
+        Ok(self.published_checkpoint(n).await?.checkpoint.seq)
     }
 
     /// The Checkpoint that timestamp.json leads to.

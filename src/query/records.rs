@@ -6,12 +6,20 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Query;
+use super::receipts::is_commit;
 use super::walk::Entry;
 use crate::bins::{PartitionId, sha256};
 use crate::error::{Error, Result};
 use crate::ledger::segment::Segment;
 use crate::ledger::{Event, Outcome, Record};
 use crate::log::{Offset, Partition};
+
+/// How many records are looked at for an answer, at most.
+const LOOKED_AT: u64 = 65_536;
+/// An answer ends behind so many bytes of records.
+const ANSWERED_BYTES: usize = 4 << 20;
+/// Of the changes that a Commit's segments hold so many are shown.
+const SHOWN_CHANGES: usize = 10_000;
 
 /// The kinds of records, as the ledger has them.
 pub const KINDS: [&str; 8] = ["format", "settings", "root", "commit", "cut", "checkpoint", "renew", "recovery"];
@@ -29,11 +37,26 @@ pub struct Stretch {
     pub limit: usize,
 }
 
+impl Stretch {
+    /// False if it is plain at a glance that a record is not of the kinds.
+    fn may_have(&self, payload: &[u8]) -> bool {
+        self.kinds.is_empty() || !is_commit(payload) || self.kinds.iter().any(|kind| kind == "commit")
+    }
+
+    /// Whether a record is of the kinds.
+    fn has(&self, record: &Record) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == kind_of(record))
+    }
+}
+
 /// A stretch of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct RecordsAnswer {
     /// In the order of the ledger.
     pub records: Vec<RecordAnswer>,
+    /// The seq from which on it was looked.
+    #[schema(value_type = u64)]
+    pub from: Offset,
     /// The seq to go on from.
     #[schema(value_type = u64)]
     pub next: Offset,
@@ -146,7 +169,10 @@ pub struct SegmentAnswer {
     pub sha256: String,
     /// `ok`, or what is wrong with what stands there.
     pub state: String,
-    /// Its changes, as they stand there.
+    /// How many changes it has.
+    #[serde(default)]
+    pub count: u64,
+    /// They, as they stand there; of a Commit the first 10,000.
     pub changes: Vec<SegmentChange>,
 }
 
@@ -205,7 +231,7 @@ impl RecordAnswer {
 }
 
 impl Query {
-    /// A stretch of the ledger.
+    /// A stretch of the ledger: as far as it is reasonable to look at once.
     ///
     /// # Errors
     /// `Invalid` for a kind that there is not.
@@ -215,47 +241,66 @@ impl Query {
         }
         let end = self.log.end(Partition::Ledger).await?;
         let stop = stretch.to.map_or(end, |to| to.saturating_add(1)).min(end);
-        let (mut from, mut back) = match stretch.from {
-            Some(from) => (from.min(end), None),
-            // The newest ones: further back for as long as there are too few of the kinds.
-            None => (stop.saturating_sub(stretch.limit as u64), Some(stretch.limit as u64)),
+        let from = match stretch.from {
+            Some(from) => from.min(end),
+            None => self.newest_from(stop, stretch).await?,
         };
-        loop {
-            let (records, next) = self.stretch_from(from, stop, stretch, back.is_some()).await?;
-            match back {
-                Some(length) if records.len() < stretch.limit && from > 0 => {
-                    let length = length.saturating_mul(8);
-                    (from, back) = (stop.saturating_sub(length), Some(length));
-                }
-                _ => return Ok(RecordsAnswer { records, next, end }),
-            }
-        }
-    }
-
-    /// The first or the last `limit` records of the kinds from a place on.
-    async fn stretch_from(
-        &self,
-        from: Offset,
-        stop: Offset,
-        stretch: &Stretch,
-        last: bool,
-    ) -> Result<(Vec<RecordAnswer>, Offset)> {
-        let mut walk = self.walk(from).await?;
-        let (mut records, mut next) = (std::collections::VecDeque::new(), from);
-        while next < stop && (last || records.len() < stretch.limit) {
-            let Some(entry) = walk.next().await?.filter(|entry| entry.seq < stop) else {
-                next = stop;
+        let (mut next, mut bytes, mut wanted, mut ids) = (from, 0, 0, Vec::new());
+        let mut raw = self.raw(from, stop.min(from.saturating_add(LOOKED_AT)));
+        let most = if stretch.from.is_some() { ANSWERED_BYTES } else { usize::MAX };
+        while wanted < stretch.limit && bytes < most {
+            let Some(r) = raw.next().await? else {
+                next = stop.min(from.saturating_add(LOOKED_AT)).max(from);
                 break;
             };
-            next = entry.seq + 1;
-            if stretch.kinds.is_empty() || stretch.kinds.iter().any(|kind| kind == kind_of(&entry.record)) {
-                records.push_back(RecordAnswer::of(entry)?);
+            next = r.offset + 1;
+            if !stretch.may_have(&r.payload) {
+                continue;
             }
-            if records.len() > stretch.limit {
-                records.pop_front();
+            let record = Record::decode(&r.payload).map_err(|e| e.context(format!("ledger seq {}", r.offset)))?;
+            if stretch.has(&record) {
+                (wanted, bytes) = (wanted + 1, bytes + r.payload.len());
+                if let Record::Commit(commit) = record {
+                    ids.extend(commit.batches.into_iter().map(|batch| batch.id));
+                }
             }
         }
-        Ok((records.into(), next))
+        let mut records = Vec::with_capacity(wanted);
+        if wanted > 0 {
+            let mut walk = self.walk_for(from, Some(ids.iter().map(String::as_str).collect())).await?;
+            while records.len() < wanted {
+                let Some(entry) = walk.next().await?.filter(|entry| entry.seq < next) else { break };
+                if stretch.has(&entry.record) {
+                    records.push(RecordAnswer::of(entry)?);
+                }
+            }
+        }
+        Ok(RecordsAnswer { records, from, next, end })
+    }
+
+    /// Where the newest `limit` records of the kinds begin that stand before `stop`, or as many as an answer takes; if
+    /// there are fewer, how far it was looked back.
+    async fn newest_from(&self, stop: Offset, stretch: &Stretch) -> Result<Offset> {
+        let all = stretch.kinds.is_empty();
+        let least = stop.saturating_sub(if all { LOOKED_AT.min(stretch.limit as u64) } else { LOOKED_AT });
+        let (mut high, mut window, mut count, mut bytes) = (stop, (stretch.limit as u64).max(64), 0, 0);
+        while high > least {
+            let low = high.saturating_sub(window).max(least);
+            let (mut raw, mut found) = (self.raw(low, high), Vec::new());
+            while let Some(r) = raw.next().await? {
+                if all || (stretch.may_have(&r.payload) && stretch.has(&Record::decode(&r.payload)?)) {
+                    found.push((r.offset, r.payload.len()));
+                }
+            }
+            for (offset, length) in found.into_iter().rev() {
+                (count, bytes) = (count + 1, bytes + length);
+                if count == stretch.limit || bytes >= ANSWERED_BYTES {
+                    return Ok(offset);
+                }
+            }
+            (high, window) = (low, window.saturating_mul(8));
+        }
+        Ok(least)
     }
 
     /// One record of the ledger with the segments that it names; `None` if nothing stands there.
@@ -264,36 +309,38 @@ impl Query {
         if seq >= end {
             return Ok(None);
         }
-        let Some(entry) = self.walk(seq).await?.next().await?.filter(|entry| entry.seq == seq) else {
-            return Ok(None);
-        };
+        let mut walk = self.walk_between(seq, seq + 1).await?;
+        let Some(entry) = walk.next().await?.filter(|entry| entry.seq == seq) else { return Ok(None) };
         let named = match &entry.record {
             Record::Commit(commit) => commit.segments.clone(),
             _ => vec![],
         };
-        let mut answer = RecordAnswer::of(entry)?;
+        let (mut answer, mut room) = (RecordAnswer::of(entry)?, SHOWN_CHANGES);
         for segment in named {
             let found = self.log.fetch(Partition::Changes(segment.partition), segment.offset).await?;
-            let (state, changes) = match found.map(|r| r.payload) {
-                None => ("is not there".to_owned(), vec![]),
+            let (state, count, changes) = match found.map(|r| r.payload) {
+                None => ("is not there".to_owned(), 0, vec![]),
                 Some(payload) => {
                     let right = sha256(&payload) == segment.digest;
-                    let decoded = self.pool.run_on(payload.len(), move || Segment::decode(&payload)).await;
-                    match decoded {
-                        Ok(decoded) if right => ("ok".to_owned(), changes_of(decoded)),
-                        Ok(decoded) => ("has another digest than the Commit says".to_owned(), changes_of(decoded)),
-                        Err(e) => (e.message, vec![]),
+                    let shown = move || Segment::decode(&payload).map(|segment| changes_of(segment, room));
+                    match self.pool.run(shown).await {
+                        Ok((count, changes)) if right => ("ok".to_owned(), count, changes),
+                        Ok((count, changes)) => ("has another digest than the Commit says".to_owned(), count, changes),
+                        Err(e) => (e.message, 0, vec![]),
                     }
                 }
             };
+            room -= changes.len();
             let (partition, offset, sha256) = (segment.partition, segment.offset, hex::encode(segment.digest));
-            answer.segments.push(SegmentAnswer { partition, offset, sha256, state, changes });
+            answer.segments.push(SegmentAnswer { partition, offset, sha256, state, count, changes });
         }
         Ok(Some(answer))
     }
 }
 
-fn changes_of(segment: Segment) -> Vec<SegmentChange> {
+/// How many changes a segment has, and the first of them.
+fn changes_of(segment: Segment, room: usize) -> (u64, Vec<SegmentChange>) {
+    let count = segment.parts.iter().map(|(_, changes)| changes.len() as u64).sum();
     let of_part = |(part, changes): (crate::ledger::segment::Part, Vec<crate::change::Change>)| {
         changes.into_iter().map(move |change| {
             let mut line = Vec::new();
@@ -302,5 +349,5 @@ fn changes_of(segment: Segment) -> Vec<SegmentChange> {
             SegmentChange { batch: part.id.clone(), change: serde_json::from_slice(&line).unwrap_or(Value::Null) }
         })
     };
-    segment.parts.into_iter().flat_map(of_part).collect()
+    (count, segment.parts.into_iter().flat_map(of_part).take(room).collect())
 }

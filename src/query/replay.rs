@@ -21,7 +21,7 @@ use crate::fold::changes::Changes;
 use crate::fold::decode::decode;
 use crate::ledger::record::Commit;
 use crate::ledger::{Event, Outcome, Record};
-use crate::log::{Offset, Partition};
+use crate::log::Offset;
 use crate::pool::Pool;
 
 /// One line of a replay.
@@ -96,6 +96,8 @@ pub struct Line {
     pub valid: bool,
     /// True for the last line of its seq: whoever has read it goes on behind that.
     pub last: bool,
+    /// The number of the checkpoint that it tells of, if it does.
+    pub checkpoint: Option<u64>,
     /// JSON, without a newline.
     pub text: Vec<u8>,
 }
@@ -109,6 +111,8 @@ pub struct ReplayOptions {
     pub to: Option<Offset>,
     /// Only changes of paths that match, and batches that have any.
     pub filter: Option<Pattern>,
+    /// No batches: of the changes nothing is read.
+    pub without_batches: bool,
 }
 
 /// A replay under way.
@@ -120,6 +124,8 @@ pub struct Replay {
     options: ReplayOptions,
     /// A Commit that waits for a segment.
     held: Option<Entry>,
+    /// Of this partition.
+    lacks: Option<PartitionId>,
     next: Offset,
 }
 
@@ -135,7 +141,16 @@ impl Query {
         }
         let walk = self.walk(options.from).await?;
         let next = options.from;
-        Ok(Replay { walk, pool: self.pool.clone(), layout: None, changes: vec![], options, held: None, next })
+        Ok(Replay {
+            walk,
+            pool: self.pool.clone(),
+            layout: None,
+            changes: vec![],
+            options,
+            held: None,
+            lacks: None,
+            next,
+        })
     }
 }
 
@@ -159,6 +174,7 @@ impl Replay {
             };
             let seq = entry.seq;
             let mut lines = match (&entry.record, &entry.event) {
+                (Record::Commit(_), _) if self.options.without_batches => vec![],
                 (Record::Commit(commit), Event::Commit(outcomes)) => {
                     match self.batches(&entry, commit.clone(), outcomes.clone()).await {
                         Ok(Some(lines)) => lines,
@@ -194,15 +210,9 @@ impl Replay {
 
     /// Completes when [`Replay::next`] may have something. Cancel-safe.
     pub async fn ready(&mut self) -> Result<()> {
-        let Some(Record::Commit(commit)) = self.held.as_ref().map(|entry| &entry.record) else {
-            return self.walk.ready().await;
-        };
-        let waiting: std::collections::BTreeSet<PartitionId> = commit.segments.iter().map(|s| s.partition).collect();
-        let of = self.changes.iter_mut().enumerate().filter(|(p, _)| waiting.contains(&(*p as PartitionId)));
-        let ready: Vec<_> = of.map(|(_, changes)| Box::pin(changes.ready())).collect();
-        match ready.is_empty() {
-            true => self.walk.ready().await,
-            false => futures::future::select_all(ready).await.0,
+        match self.lacks.filter(|_| self.held.is_some()) {
+            Some(partition) => self.changes[usize::from(partition)].ready().await,
+            None => self.walk.ready().await,
         }
     }
 
@@ -218,13 +228,12 @@ impl Replay {
             let mut found = Vec::new();
             for named in commit.segments.iter().filter(|s| s.partition == partition) {
                 let log = self.walk.log.clone();
-                match self.changes[usize::from(partition)].take(&*log, named).await? {
+                match self.changes[usize::from(partition)].find(&*log, named).await? {
                     Some(payload) => found.push(payload),
-                    None if log.end(Partition::Changes(partition)).await? > named.offset + 1 => {
-                        let what = format!("segment {} of partition {partition} is missing", named.offset);
-                        return Err(Error::corrupt(what));
+                    None => {
+                        self.lacks = Some(partition);
+                        return Ok(None); // not there yet; what was taken already is fetched again
                     }
-                    None => return Ok(None), // not there yet; what was taken already is fetched again
                 }
             }
             segments.push((partition, found));
@@ -252,7 +261,14 @@ impl Replay {
                     continue;
                 }
                 let text = batch_line(id, &kept, (seq, index), time_ms, *outcome);
-                lines.push(Line { seq, kind: "batch", valid: *outcome == Outcome::Valid, last: false, text });
+                lines.push(Line {
+                    seq,
+                    kind: "batch",
+                    valid: *outcome == Outcome::Valid,
+                    last: false,
+                    checkpoint: None,
+                    text,
+                });
             }
             Ok(lines)
         };
@@ -303,9 +319,11 @@ fn batch_line(id: &str, changes: &[&Change], (seq, index): (Offset, usize), time
 /// The line of a record that is no Commit, if it has one.
 fn line_of(entry: &Entry) -> Result<Option<Line>> {
     let (seq, time_ms) = (entry.seq, entry.time_ms);
+    let mut checkpoint = None;
     let (kind, line) = match (&entry.record, &entry.event) {
         (Record::Cut(cut), Event::Cut) => ("cut", ReplayLine::Cut { seq, n: cut.n, time: cut.time, time_ms }),
         (Record::Checkpoint(c), Event::Checkpoint(n)) => {
+            checkpoint = Some(*n);
             let (snapshot, ends) = (hex::encode(c.snapshot.sha256), c.ends.clone());
             ("checkpoint", ReplayLine::Checkpoint { seq, n: *n, cut: c.seq, snapshot, ends, time_ms })
         }
@@ -313,5 +331,5 @@ fn line_of(entry: &Entry) -> Result<Option<Line>> {
         _ => return Ok(None),
     };
     let text = serde_json::to_vec(&line).map_err(|e| Error::corrupt(format!("ledger seq {seq}: {e}")))?;
-    Ok(Some(Line { seq, kind, valid: true, last: false, text }))
+    Ok(Some(Line { seq, kind, valid: true, last: false, checkpoint, text }))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::receipts::lock;
 use super::view::View;
 use super::{ExpiryAnswer, Query};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recover;
 use crate::store;
 use crate::tuf::envelope::Envelope;
@@ -16,27 +16,36 @@ use crate::tuf::root::Root;
 const EXPIRIES: usize = 64;
 
 impl Query {
-    /// When each published role expires, the soonest first; of the bins the one that was rendered first.
-    pub async fn expiries(&self) -> Result<Vec<ExpiryAnswer>> {
-        let mut found = Vec::new();
-        let mut add = |role: &str, version, expires, life_s| {
-            found.push(ExpiryAnswer { role: role.into(), version, expires, life_s });
-        };
-        if let Some(root) = self.roots().await?.last() {
-            add("root", root.version, root.expires, None);
-        }
-        if let (Some((_, timestamp)), Some(view)) = (self.trusted().await?, self.view(None).await?) {
-            let lives = self.settings().await?;
-            add("timestamp", timestamp.version, timestamp.expires, Some(lives.timestamp_expiry_s));
-            add("snapshot", view.snapshot.version, view.snapshot.expires, Some(lives.snapshot_expiry_s));
-            let version = view.snapshot.targets.version;
-            add("targets", version, self.expires_of(&view, "targets", version).await?, Some(lives.targets_expiry_s));
-            if let Some((bin, version)) = view.snapshot.bins.iter().min_by_key(|(_, version)| **version) {
-                add("bins", *version, self.expires_of(&view, bin, *version).await?, Some(lives.bins_expiry_s));
-            }
+    /// When each published role expires, the soonest first; of the bins the one that was rendered first. With it why of
+    /// some it cannot be said.
+    pub async fn expiries(&self) -> (Vec<ExpiryAnswer>, Vec<Error>) {
+        let (mut found, mut unknown) = (Vec::new(), Vec::new());
+        if let Err(e) = self.gather_expiries(&mut found, &mut unknown).await {
+            unknown.push(e);
         }
         found.sort_by_key(|role| role.expires);
-        Ok(found)
+        (found, unknown)
+    }
+
+    async fn gather_expiries(&self, found: &mut Vec<ExpiryAnswer>, unknown: &mut Vec<Error>) -> Result<()> {
+        let mut add = |role: &str, version, expires: Result<u64>, life_s| match expires {
+            Ok(expires) => found.push(ExpiryAnswer { role: role.into(), version, expires, life_s }),
+            Err(e) => unknown.push(e),
+        };
+        if let Some(root) = self.roots().await?.last() {
+            add("root", root.version, Ok(root.expires), None);
+        }
+        let Some((_, timestamp)) = self.trusted().await? else { return Ok(()) };
+        let lives = self.settings().await?;
+        add("timestamp", timestamp.version, Ok(timestamp.expires), Some(lives.timestamp_expiry_s));
+        let Some(view) = self.view(None).await? else { return Ok(()) };
+        add("snapshot", view.snapshot.version, Ok(view.snapshot.expires), Some(lives.snapshot_expiry_s));
+        let version = view.snapshot.targets.version;
+        add("targets", version, self.expires_of(&view, "targets", version).await, Some(lives.targets_expiry_s));
+        if let Some((bin, version)) = view.snapshot.bins.iter().min_by_key(|(_, version)| **version) {
+            add("bins", *version, self.expires_of(&view, bin, *version).await, Some(lives.bins_expiry_s));
+        }
+        Ok(())
     }
 
     /// When a version of targets.json or of a bin expires, which does not change.

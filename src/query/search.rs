@@ -40,13 +40,14 @@ impl Pattern {
         if text.is_empty() || text.len() > MAX_PATTERN_BYTES {
             return Err(wrong(format!("must have 1 to {MAX_PATTERN_BYTES} bytes, has {}", text.len())));
         }
-        let wild = |c: char| "*?[]{}\\!,".contains(c);
-        let glob = if text.contains(wild) { text.to_owned() } else { format!("*{text}*") };
+        let special = |c: char| "*?[]{}\\".contains(c);
+        let glob = if text.contains(special) { single_stars(text) } else { format!("*{text}*") };
         let built = GlobBuilder::new(&glob).literal_separator(false).build();
         let matcher = built.map_err(|e| wrong(e.kind().to_string()))?.compile_matcher();
         // What stands in brackets or braces is one of several, so it is only looked for where there are none.
-        let plain = !text.contains(|c| "[]{}\\!".contains(c));
-        let literal = text.split(wild).max_by_key(|part| part.len()).filter(|_| plain).unwrap_or_default().to_owned();
+        let plain = !text.contains(|c| "[]{}\\".contains(c));
+        let literal =
+            text.split(special).max_by_key(|part| part.len()).filter(|_| plain).unwrap_or_default().to_owned();
         Ok(Pattern { matcher, literal })
     }
 
@@ -59,6 +60,28 @@ impl Pattern {
     pub(super) fn may_be_in(&self, bytes: &[u8]) -> bool {
         self.literal.len() < MIN_LITERAL_BYTES || memmem::find(bytes, self.literal.as_bytes()).is_some()
     }
+}
+
+/// The pattern with one `*` for several in a row: two have another meaning for globset, which knows of folders.
+fn single_stars(text: &str) -> String {
+    let (mut out, mut chars) = (String::with_capacity(text.len()), text.chars().peekable());
+    let mut class = false;
+    while let Some(c) = chars.next() {
+        out.push(c);
+        match c {
+            '\\' => out.extend(chars.next()),
+            '[' if !class => {
+                class = true;
+                // A `]` that stands first is one of the characters.
+                out.extend(chars.next_if(|c| "!^".contains(*c)));
+                out.extend(chars.next_if_eq(&']'));
+            }
+            ']' => class = false,
+            '*' if !class => while chars.next_if_eq(&'*').is_some() {},
+            _ => {}
+        }
+    }
+    out
 }
 
 /// The targets that match a pattern.
@@ -147,6 +170,14 @@ mod tests {
         assert!(matches("hello", "pool/h/hello_2.10.deb") && matches("*.deb", "pool/h/hello_2.10.deb"));
         assert!(matches("pool/*/hello?2*", "pool/x/y/hello_2.10.deb") && matches("{a,b}/[x-z]", "b/y"));
         assert!(!matches("hello", "pool/hullo") && !matches("*.deb", "a.debx") && !matches("a?", "a"));
+        // Only what has a wildcard must match as a whole; two stars are one.
+        assert!(
+            matches("a,1", "x/a,1.deb")
+                && matches("wow!", "wow!/x")
+                && matches("**/x", "a/x")
+                && matches("a**", "ab/c")
+        );
+        assert!(!matches("**/x", "x") && matches("[**]", "*") && matches("[]*]x", "]x") && matches("\\**y", "*xy"));
         for bad in ["", "[", "{a", &"x".repeat(1_025)] {
             assert_eq!(Pattern::new(bad).unwrap_err().field.as_deref(), Some("glob"), "{bad}");
         }
@@ -156,6 +187,7 @@ mod tests {
     fn only_what_every_match_holds_is_looked_for_in_the_bytes() {
         let may = |pattern: &str, bytes: &str| Pattern::new(pattern).unwrap().may_be_in(bytes.as_bytes());
         assert!(may("hello", "xhellox") && !may("hello", "hell") && !may("*hello*.deb", "goodbye.deb"));
+        assert!(may("a,bcd", "xa,bcd") && !may("**/abc", "abc") && may("**/abc", "x/abc"));
         assert!(may("{foo,bar}", "bar") && may("[abc]defg", "nothing") && may("a*b", "nothing"));
     }
 }

@@ -54,7 +54,7 @@ impl Query {
         let Some(Found { mut target, fragment, view }) = self.find_target(path, at).await? else { return Ok(None) };
         target.origin = self.origin_at_hand(path, &fragment, &view).await?;
         if full && target.origin.is_none() {
-            target.origin = self.origin(path, &view).await?;
+            target.origin = self.origin(path, &fragment, &view).await?;
         }
         Ok(Some(target))
     }

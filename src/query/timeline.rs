@@ -4,13 +4,15 @@
 //! Checkpoint read from a place on whose Cut is not before that place is the valid one. So a search asks, at some
 //! twenty places of a ledger of a million records, for the checkpoint that comes next.
 
+use std::collections::VecDeque;
+
 use super::Query;
 use super::receipts::is_commit;
 use crate::bins::PartitionId;
 use crate::error::{Error, Result};
 use crate::ledger::Record;
 use crate::ledger::record::{Checkpoint, Recovery};
-use crate::log::{Offset, Partition};
+use crate::log::{self, Offset, Partition, Reader};
 use crate::recover::{self, Anchor};
 
 /// How much is read at first from a place on, in bytes; then more.
@@ -52,51 +54,115 @@ fn resumed(seq: Offset, Recovery { n, snapshot, ends, .. }: Recovery) -> Checkpo
     Checkpoint { n, seq, snapshot, state: None, ends }
 }
 
-impl Query {
-    /// The first checkpoint whose Cut stands at `from` or behind it; `None` while there is none.
-    pub(super) async fn next_checkpoint(&self, from: Offset) -> Result<Option<Placed>> {
-        let voids = self.voids().await?;
-        let void_at = |seq: Offset| voids.iter().find(|void| void.contains(&seq));
-        let from = void_at(from).map_or(from, |void| void.end);
-        let (mut reader, mut bytes) = (self.log.reader(Partition::Ledger, from), FIRST_BYTES);
+/// Which place of a ledger is looked at next: at first near its end, then half-way.
+#[derive(Debug)]
+struct Bisection {
+    low: Offset,
+    high: Offset,
+    end: Offset,
+    /// How far from the end; `None` once the goal lies before that, or all of it is near.
+    near: Option<u64>,
+}
+
+impl Bisection {
+    fn new(end: Offset) -> Bisection {
+        Bisection { low: 0, high: end, end, near: Some(NEAR) }
+    }
+
+    /// The next place; `None` when there is none left.
+    fn place(&self) -> Option<Offset> {
+        let half = self.low + self.high.checked_sub(self.low)? / 2;
+        let place = self.near.and_then(|back| self.end.checked_sub(back)).filter(|place| *place > self.low);
+        (self.low < self.high).then(|| place.map_or(half, |place| place.min(self.high - 1)))
+    }
+
+    /// At `place` and all behind it the goal is reached.
+    fn reached(&mut self, place: Offset) {
+        self.high = place;
+        self.near = self.near.and_then(|back| back.checked_mul(8)).filter(|back| *back < self.end);
+    }
+
+    /// Before `from` it is not.
+    fn missed(&mut self, from: Offset) {
+        (self.low, self.near) = (from, None);
+    }
+}
+
+/// The checkpoints whose Cuts stand at a place or behind it, in their order.
+pub(super) struct Checkpoints<'a> {
+    voids: &'a [Void],
+    from: Offset,
+    reader: Box<dyn Reader>,
+    bytes: usize,
+    records: VecDeque<log::Record>,
+}
+
+impl Checkpoints<'_> {
+    /// The next one; `None` while there is none.
+    pub async fn next(&mut self) -> Result<Option<Placed>> {
         loop {
-            let records = reader.read(bytes).await?;
-            if records.is_empty() {
-                return Ok(None);
+            if self.records.is_empty() {
+                tokio::task::yield_now().await; // a long scan holds up nobody
+                self.records = self.reader.read(self.bytes).await?.into();
+                self.bytes = (self.bytes * 4).min(READ_BYTES);
             }
-            bytes = (bytes * 4).min(READ_BYTES);
-            for r in records.iter().filter(|r| !is_commit(&r.payload) && void_at(r.offset).is_none()) {
-                let checkpoint = match Record::decode(&r.payload)? {
-                    Record::Checkpoint(c) if c.seq >= from => c,
-                    Record::Recovery(recovery) => resumed(r.offset, *recovery),
-                    _ => continue,
-                };
-                return Ok(Some(Placed { at: r.offset, time_ms: r.time_ms, checkpoint }));
+            let Some(r) = self.records.pop_front() else { return Ok(None) };
+            if is_commit(&r.payload) || void_at(self.voids, r.offset).is_some() {
+                continue;
             }
+            let checkpoint = match Record::decode(&r.payload)? {
+                Record::Checkpoint(c) if c.seq >= self.from => c,
+                Record::Recovery(recovery) => resumed(r.offset, *recovery),
+                _ => continue,
+            };
+            self.from = checkpoint.seq + 1;
+            return Ok(Some(Placed { at: r.offset, time_ms: r.time_ms, checkpoint }));
         }
+    }
+}
+
+fn void_at(voids: &[Void], seq: Offset) -> Option<&Void> {
+    voids.iter().find(|void| void.contains(&seq))
+}
+
+impl Query {
+    /// The checkpoints whose Cuts stand at `from` or behind it.
+    pub(super) async fn checkpoints_from(&self, from: Offset) -> Result<Checkpoints<'_>> {
+        let voids = self.voids().await?;
+        let from = void_at(voids, from).map_or(from, |void| void.end);
+        let reader = self.log.reader(Partition::Ledger, from);
+        Ok(Checkpoints { voids, from, reader, bytes: FIRST_BYTES, records: VecDeque::new() })
+    }
+
+    /// The first of them.
+    pub(super) async fn next_checkpoint(&self, from: Offset) -> Result<Option<Placed>> {
+        self.checkpoints_from(from).await?.next().await
     }
 
     /// The first checkpoint that has come as far as the goal, and the one before it.
     pub(super) async fn search(&self, goal: Goal) -> Result<(Option<Placed>, Option<Placed>)> {
-        let end = self.log.end(Partition::Ledger).await?;
-        let (mut low, mut high, mut near) = (0, end, Some(NEAR));
+        let mut bisection = Bisection::new(self.log.end(Partition::Ledger).await?);
         let (mut before, mut first) = (None, None);
-        while low < high {
-            let middle = match near {
-                Some(back) if end - low > back => (end - back).min(high - 1),
-                _ => low + (high - low) / 2,
-            };
-            match self.next_checkpoint(middle).await? {
+        while let Some(place) = bisection.place() {
+            match self.next_checkpoint(place).await? {
                 Some(found) if !self.has_reached(&found, goal).await? => {
-                    (low, before, near) = (found.checkpoint.seq + 1, Some(found), None);
+                    bisection.missed(found.checkpoint.seq + 1);
+                    before = Some(found);
                 }
                 found => {
-                    (high, near) = (middle, near.map(|back| back * 8));
+                    bisection.reached(place);
                     first = found.or(first);
                 }
             }
         }
         Ok((before, first))
+    }
+
+    /// Where to look for the last checkpoint whose Cut does not stand behind a seq: one that a Recovery has left behind
+    /// may still hold the checkpoint that it goes on from.
+    pub(super) async fn seq_or_recovery(&self, seq: Offset) -> Result<Offset> {
+        let voids = self.voids().await?;
+        Ok(void_at(voids, seq).or(void_at(voids, seq.saturating_add(1))).map_or(seq, |void| void.end))
     }
 
     async fn has_reached(&self, found: &Placed, goal: Goal) -> Result<bool> {
@@ -140,5 +206,46 @@ impl Query {
         let recoveries = if recovered { recover::recoveries_since(&*self.log, 0).await? } else { vec![] };
         let voids = recoveries.into_iter().map(|(seq, r)| r.kept..seq).collect();
         Ok(self.voids.get_or_init(|| voids))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many places are looked at to find the goal, if a checkpoint stands at every `stride`-th place.
+    fn looks(end: Offset, goal: Offset, stride: Offset) -> u32 {
+        let (mut bisection, mut looks) = (Bisection::new(end), 0);
+        while let Some(place) = bisection.place() {
+            assert!((bisection.low..bisection.high).contains(&place));
+            looks += 1;
+            let found = place.div_ceil(stride).saturating_mul(stride);
+            if found < goal && found < end {
+                bisection.missed(found + 1);
+            } else {
+                bisection.reached(place);
+            }
+        }
+        assert!(bisection.high <= goal.min(end) && (goal >= end || goal - bisection.high < stride));
+        looks
+    }
+
+    #[test]
+    fn the_first_checkpoints_of_any_ledger_are_found() {
+        for end in (0..64).map(|bits| 1 << bits).flat_map(|end| [end - 1, end, end + 1]) {
+            for goal in [0, 3, 9, 99] {
+                assert!(looks(end, goal, 3) <= 90, "{goal} of {end}");
+            }
+        }
+        assert!(looks(1_000_000, 999_990, 3) <= 8, "what is new is found soon");
+    }
+
+    proptest! {
+        #[test]
+        fn a_search_ends_at_its_goal(end in 0u64..3_000_000, goal in 0u64..3_000_000, stride in 1u64..500) {
+            prop_assert!(looks(end, goal / stride * stride, stride) <= 40);
+        }
     }
 }

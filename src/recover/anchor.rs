@@ -1,5 +1,7 @@
 //! Anchors: the records by which a ledger state can be had without what stands before them, found reading backwards.
 
+use memchr::memmem;
+
 use super::{READ_BYTES, object};
 use crate::error::Result;
 use crate::ledger::record::{Checkpoint, Recovery};
@@ -103,7 +105,7 @@ pub async fn recoveries_since(log: &dyn Log, from: Offset) -> Result<Vec<(Offset
         if records.is_empty() {
             return Ok(all);
         }
-        for r in records.iter().filter(|r| r.payload.windows(MARK.len()).any(|w| w == MARK)) {
+        for r in records.iter().filter(|r| memmem::find(&r.payload, MARK).is_some()) {
             if let Record::Recovery(recovery) = decode(r)? {
                 all.push((r.offset, recovery));
             }

@@ -91,7 +91,7 @@ pub async fn stored(store: &dyn Store, n: u64) -> Result<Option<State>> {
             for chunk in saved.chunks() {
                 chunks.push(object(store, &store::ledger_ids_name(chunk.n), None).await?);
             }
-            saved.restore(&chunks)
+            saved.restore(&chunks, None)
         };
         match restored.await {
             Err(e) if e.kind == Kind::Corrupt => {}

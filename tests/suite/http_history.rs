@@ -87,12 +87,78 @@ async fn a_feed_is_gone_on_with_where_it_was() {
 
     let far = site.ask(Method::GET, "/v1/feed", &[("last-event-id", "9999")]).await;
     assert_eq!(refused(far, 400, "Invalid").await["field"], "Last-Event-ID");
+    let greatest = site.ask(Method::GET, "/v1/feed", &[("last-event-id", &u64::MAX.to_string())]).await;
+    assert_eq!(refused(greatest, 400, "Invalid").await["field"], "Last-Event-ID");
     let no = site.ask(Method::GET, "/v1/feed", &[("last-event-id", "x")]).await;
     refused(no, 400, "Invalid").await;
     refused(site.get("/v1/feed?events=cut").await, 400, "Invalid").await;
     site.stop().await;
     assert_eq!(live.next().await.map(|e| e.kind), Some("checkpoint".into()));
     assert!(live.next().await.is_none(), "it ends with the server");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_feed_tells_of_is_there() {
+    let site = Site::start().await;
+    let mut feed = Feed::open(&site, "?events=checkpoint", None).await;
+    for n in 0..20 {
+        site.post("", &serde_json::json!({ "id": format!("b{n}"), "changes": [add("a", &n.to_string())] })).await;
+        let told = feed.next().await.expect("a checkpoint");
+        let checkpoint = told.data["n"].as_u64().unwrap();
+        assert_eq!(site.json(&format!("/v1/checkpoints/{checkpoint}")).await["n"], checkpoint);
+        assert!(site.visible().await.contains_key("a"), "clients find it");
+    }
+    // Who has met no event yet knows where to go on from all the same.
+    let mut quiet = site.get("/v1/feed?events=checkpoint&from=5&glob=none").await;
+    let first = tokio::time::timeout(PATIENCE, quiet.chunk()).await.expect("at once").unwrap().unwrap();
+    assert!(first.starts_with(b"id: 4\n\n"), "{first:?}");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_the_past_join() {
+    let site = Site::start().await;
+    for n in 0..40 {
+        site.post("", &serde_json::json!({ "id": format!("b{n:02}"), "changes": [add("a", &n.to_string())] })).await;
+    }
+    site.publish("last", vec![add("a", "x")]).await;
+    // As many as were asked for, and none twice or never.
+    let (mut query, mut batches) = (String::from("limit=9"), Vec::new());
+    loop {
+        let page = site.json(&format!("/v1/history/a?{query}")).await;
+        let found = page["changes"].as_array().unwrap();
+        batches.extend(found.iter().map(|c| c["batch"].as_str().unwrap().to_owned()));
+        let Some(before) = page["before"].as_u64() else { break };
+        assert_eq!(found.len(), 9, "each batch has a segment of its own");
+        query = format!("limit=9&before={before}");
+    }
+    let expected: Vec<String> =
+        ["last".to_owned()].into_iter().chain((0..40).rev().map(|n| format!("b{n:02}"))).collect();
+    assert_eq!(batches, expected);
+    // The newest records of a kind, further and further back, are those of the whole.
+    for kind in ["", "&kind=commit", "&kind=cut,checkpoint", "&kind=root", "&kind=recovery"] {
+        let seqs = |page: &Value| -> Vec<u64> {
+            page["records"].as_array().unwrap().iter().map(|r| r["seq"].as_u64().unwrap()).collect()
+        };
+        let whole = site.json(&format!("/v1/log?from=0&limit=1000{kind}")).await;
+        let (mut found, mut to) = (Vec::new(), String::new());
+        loop {
+            let page = site.json(&format!("/v1/log?limit=7{kind}{to}")).await;
+            found.splice(0..0, seqs(&page));
+            match page["from"].as_u64().unwrap() {
+                0 => break,
+                from => to = format!("&to={}", from - 1),
+            }
+        }
+        assert_eq!(found, seqs(&whole), "{kind}");
+        let shown: Vec<&Value> = whole["records"].as_array().unwrap().iter().collect();
+        assert!(
+            shown
+                .iter()
+                .all(|r| r["valid"] == true && r["verdicts"].as_array().is_none_or(|v| v[0]["verdict"] == "valid"))
+        );
+    }
+    site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -271,7 +271,7 @@ fn a_stored_state_goes_on_as_the_state_it_was_made_from() {
     let Record::Checkpoint(mut c) = checkpoint(&state) else { unreachable!() };
     c.state = Some(first.digests.clone());
     let mut chunks = vec![first.ids.clone()];
-    let restored = Saved::decode(&first.state).unwrap().restore(&chunks).unwrap();
+    let restored = Saved::decode(&first.state).unwrap().restore(&chunks, None).unwrap();
     assert_eq!(restored, state);
     for s in [5, 6] {
         state
@@ -283,11 +283,11 @@ fn a_stored_state_goes_on_as_the_state_it_was_made_from() {
     let second = saved::save(&state).unwrap();
     assert!(second.ids.starts_with(hex::encode(&sha256(b"b")[..16]).as_bytes()), "only what is new since the first");
     chunks.push(second.ids.clone());
-    let mut restored = Saved::decode(&second.state).unwrap().restore(&chunks).unwrap();
+    let mut restored = Saved::decode(&second.state).unwrap().restore(&chunks, None).unwrap();
     assert_eq!(restored, state);
     assert_eq!(one(&mut restored, 9, &commit("a", "x", 8, &[(1, 1)], &[(1, 4)])), Outcome::Duplicate { first: 3 });
     chunks[0] = second.ids.clone();
-    assert_eq!(Saved::decode(&second.state).unwrap().restore(&chunks).unwrap_err().kind, Kind::Corrupt);
+    assert_eq!(Saved::decode(&second.state).unwrap().restore(&chunks, None).unwrap_err().kind, Kind::Corrupt);
     // Only right after a Cut is the state a function of the cut.
     state.apply(9, &cut(7, 1)).unwrap();
     assert!(saved::save(&state).is_err());
@@ -359,7 +359,7 @@ proptest::proptest! {
         if cut { bytes.truncate(at) } else { bytes[at] = with }
         let _ = (Record::decode(&bytes), FoldReport::decode(&bytes), Segment::decode(&bytes.clone().into()));
         if let Ok(saved) = Saved::decode(&bytes) {
-            let _ = saved.restore(&[bytes.clone().into()]);
+            let _ = saved.restore(&[bytes.clone().into()], None);
         }
     }
 }

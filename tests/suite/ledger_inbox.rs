@@ -69,7 +69,7 @@ fn the_stored_state_keeps_the_places_and_states_without_an_inbox_are_as_they_wer
     commit(&mut s, 3, vec![letter((2, 7), 2), letter((0, 1), 2)]);
     s.apply(4, &cut(1, 100)).unwrap();
     let objects = saved::save(&s).unwrap();
-    let mut restored = Saved::decode(&objects.state).unwrap().restore(&[objects.ids]).unwrap();
+    let mut restored = Saved::decode(&objects.state).unwrap().restore(&[objects.ids], None).unwrap();
     assert_eq!(restored, s);
     assert_eq!(commit(&mut restored, 5, vec![letter((2, 7), 4), letter((2, 8), 4)])[0], Outcome::Repeated);
     let fixture = help::fixture("v1/ledger-state-inbox.json", &objects.state);

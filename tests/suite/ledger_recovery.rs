@@ -84,7 +84,7 @@ fn after_a_recovery_the_published_counts_and_nothing_on_its_way() {
     // A stored state remembers that there was one.
     s.apply(16, &cut(4, 1_795_700_001)).unwrap();
     let objects = saved::save(&s).unwrap();
-    let again = Saved::decode(&objects.state).unwrap().restore(std::slice::from_ref(&objects.ids)).unwrap();
+    let again = Saved::decode(&objects.state).unwrap().restore(std::slice::from_ref(&objects.ids), None).unwrap();
     assert_eq!((again.recovered, &again), (9, &s));
 }
 

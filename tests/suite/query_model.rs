@@ -215,7 +215,8 @@ async fn histories_are_what_was_applied(query: &Query, model: &Model) {
 
 async fn a_replay_is_the_ledger(query: &Query, model: &Model, from: u64, to: Option<u64>, filter: Option<&str>) {
     let pattern = filter.map(|glob| Pattern::new(glob).unwrap());
-    let mut replay = query.replay(ReplayOptions { from, to, filter: pattern.clone() }).await.unwrap();
+    let mut replay =
+        query.replay(ReplayOptions { from, to, filter: pattern.clone(), without_batches: false }).await.unwrap();
     let mut lines = Vec::new();
     while let Some(found) = replay.next().await.unwrap() {
         assert!(found.last().unwrap().last && found.iter().filter(|line| line.last).count() == 1);
