@@ -29,11 +29,20 @@ pub struct Seen {
 
 /// Some ids: whoever asks about no others need not remember the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Only(Arc<HashSet<Key>>);
+pub struct Only {
+    keys: Arc<HashSet<Key>>,
+    /// They, as they stand in what is stored.
+    lines: Arc<HashSet<[u8; 32]>>,
+}
 
 impl<'a> FromIterator<&'a str> for Only {
     fn from_iter<T: IntoIterator<Item = &'a str>>(ids: T) -> Only {
-        Only(Arc::new(ids.into_iter().map(key).collect()))
+        let keys: HashSet<Key> = ids.into_iter().map(key).collect();
+        let line = |key: &Key| {
+            let mut line = [0; 32];
+            hex::encode_to_slice(key, &mut line).map(|()| line).ok() // which has just the room it takes
+        };
+        Only { lines: Arc::new(keys.iter().filter_map(line).collect()), keys: Arc::new(keys) }
     }
 }
 
@@ -249,7 +258,7 @@ impl Ids {
     }
 
     fn remember_key(&mut self, key: Key, seen: Seen) {
-        if self.only.as_ref().is_some_and(|only| !only.0.contains(&key)) {
+        if self.only.as_ref().is_some_and(|only| !only.keys.contains(&key)) {
             return;
         }
         if seen.seq != self.at() {
@@ -291,12 +300,13 @@ impl Ids {
         let corrupt = || Error::corrupt("stored batch ids: not lines of KEY DIGEST SEQ in rising order");
         let text = std::str::from_utf8(text).map_err(|_| corrupt())?;
         for line in text.lines() {
+            let key_of = |line: &str| line.as_bytes().first_chunk().copied();
+            if self.only.as_ref().is_some_and(|only| key_of(line).is_some_and(|key| !only.lines.contains(&key))) {
+                continue;
+            }
             let mut fields = line.split(' ');
             let (mut key, mut digest) = ([0; 16], [0; 32]);
             hex::decode_to_slice(fields.next().ok_or_else(corrupt)?, &mut key).map_err(|_| corrupt())?;
-            if self.only.as_ref().is_some_and(|only| !only.0.contains(&key)) {
-                continue;
-            }
             hex::decode_to_slice(fields.next().ok_or_else(corrupt)?, &mut digest).map_err(|_| corrupt())?;
             let seq = fields.next().and_then(|s| s.parse().ok()).ok_or_else(corrupt)?;
             if fields.next().is_some() || seq < self.at() {

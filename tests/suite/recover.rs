@@ -294,6 +294,15 @@ fn places(ledger: &[Record]) -> (u64, u64, BTreeMap<String, (u64, Commit)>) {
     (last, n, commits)
 }
 
+/// Where the first Recovery stands, and the first seq that it makes void.
+fn recovered(ledger: &[Record]) -> (u64, u64) {
+    let recovery = (0..).zip(ledger).find_map(|(at, record)| match record {
+        Record::Recovery(recovery) => Some((at, recovery.kept)),
+        _ => None,
+    });
+    recovery.expect("a Recovery")
+}
+
 fn ids(list: &Value) -> Vec<&str> {
     list.as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap()).collect()
 }
@@ -435,6 +444,14 @@ fn loses(on_kafka: bool, loss: &Loss, followed: bool) {
     node.stop();
     site.serve().stop();
     site.is_whole();
+    // At every place that is void, what is published is the checkpoint that it goes on from.
+    let (at, kept) = recovered(&site.ledger());
+    for seq in [kept - 1, kept, at - 1, at] {
+        let (data, place) = (site.data(), format!("seq:{seq}"));
+        let then = server::run(&["bins", "--at", &place, "--json", "--data", data.to_str().unwrap()]);
+        let then: Value = serde_json::from_str(&then).unwrap();
+        assert_eq!(then["checkpoint"], n, "at {place} of {kept} to {at}");
+    }
     let audit = site.audit();
     assert_eq!(audit["recoveries"][0]["checkpoint"], json!(n), "{audit:#}");
     assert!(follower.is_none_or(|f| f.stop() > 0));
