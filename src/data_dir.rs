@@ -212,7 +212,9 @@ fn in_use(path: &Path) -> Error {
     let shown = path.display();
     Error::unavailable(match running_addr(path) {
         Some(addr) => {
-            format!("{shown} is in use by a tuflog serving at http://{addr}: use --server http://{addr} instead")
+            format!(
+                "{shown} is in use by a tuflog serving at http://{addr}: ask that (--server http://{addr}), or stop it first"
+            )
         }
         None => format!("{shown} is in use by another tuflog process; try again when it has ended"),
     })
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(
             error.message,
             format!(
-                "{} is in use by a tuflog serving at http://127.0.0.1:4711: use --server http://127.0.0.1:4711 instead",
+                "{} is in use by a tuflog serving at http://127.0.0.1:4711: ask that (--server http://127.0.0.1:4711), or stop it first",
                 dir.path().display()
             )
         );

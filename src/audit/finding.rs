@@ -23,6 +23,9 @@ pub struct Value {
     pub length: u64,
     /// In lower hex, of the same bytes.
     pub sha256: String,
+    /// True if these are the figures of the signed part: the signatures around it cannot be rebuilt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed_part: bool,
     /// What stands around the first difference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
@@ -35,13 +38,19 @@ impl Value {
             version: version_of(bytes),
             length: bytes.len() as u64,
             sha256: hex::encode(sha256(bytes)),
+            signed_part: false,
             excerpt: None,
         }
     }
 
+    /// The figures of a signed part.
+    pub fn of_signed(bytes: &[u8]) -> Value {
+        Value { signed_part: true, ..Value::of(bytes) }
+    }
+
     /// The figures as somebody states them.
     pub fn stated(version: Option<u64>, length: u64, sha256: &[u8; 32]) -> Value {
-        Value { version, length, sha256: hex::encode(sha256), excerpt: None }
+        Value { version, length, sha256: hex::encode(sha256), signed_part: false, excerpt: None }
     }
 }
 
@@ -50,7 +59,8 @@ impl fmt::Display for Value {
         if let Some(version) = self.version {
             write!(f, "version {version}, ")?;
         }
-        write!(f, "{} bytes, sha256 {}", self.length, self.sha256)?;
+        let of = if self.signed_part { "signed part of " } else { "" };
+        write!(f, "{of}{} bytes, sha256 {}", self.length, self.sha256)?;
         match &self.excerpt {
             Some(excerpt) => write!(f, ", …{excerpt}…"),
             None => Ok(()),

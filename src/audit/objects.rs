@@ -169,10 +169,10 @@ pub struct Expect {
 
 /// Compares a stored file with the signed part that it should have, and verifies every one of its signatures.
 pub fn check_signed(expect: &Expect, stored: Option<&Bytes>, signed: &[u8], root: &Root, role: &RoleKeys) -> Checked {
-    let Some(stored) = stored else { return Checked::Missing(Value::of(signed)) };
+    let Some(stored) = stored else { return Checked::Missing(Value::of_signed(signed)) };
     let Expect { name, version, by } = expect;
     let wrong = |finding: Box<Finding>| {
-        let values = |f: Box<Finding>| f.values(Some(Value::of(signed)), Some(Value::of(stored)));
+        let values = |f: Box<Finding>| f.values(Some(Value::of_signed(signed)), Some(Value::of(stored)));
         Checked::Wrong(if finding.found.is_none() { values(finding) } else { finding })
     };
     let envelope = match Envelope::open(stored) {
@@ -185,7 +185,10 @@ pub fn check_signed(expect: &Expect, stored: Option<&Bytes>, signed: &[u8], root
     };
     if envelope.signed != signed {
         let what = format!("its signed part is not {by}");
-        return wrong(Finding::differs(differing(signed, envelope.signed), name, what, signed, envelope.signed));
+        let mut finding = Finding::differs(differing(signed, envelope.signed), name, what, signed, envelope.signed);
+        let sides = [&mut finding.expected, &mut finding.found];
+        sides.into_iter().flatten().for_each(|side| side.signed_part = true);
+        return wrong(finding);
     }
     let unsigned = |what: String| wrong(Finding::new(Damage::BadSignature, name, what));
     let mut signatures = 0;

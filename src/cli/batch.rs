@@ -55,7 +55,11 @@ pub async fn run(args: BatchArgs) -> Outcome {
     };
     let Some(answer) = answer else {
         let failure = Failure::new(Code::Failed, format!("there is no batch {}", args.id));
-        return Err(if args.full { failure } else { failure.hint("--full looks beyond the horizon too") });
+        return Err(if args.full {
+            failure
+        } else {
+            failure.hint("what is refused is kept nowhere; --full looks for what is older than the horizon")
+        });
     };
     args.ask.print(&answer, |a| {
         let mut rows = vec![("batch", a.batch.clone()), ("state", a.state.name().to_owned())];

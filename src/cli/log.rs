@@ -92,9 +92,9 @@ pub async fn run(args: LogArgs) -> Outcome {
             (true, false) => whole.extend(records),
             (false, _) => {
                 if !std::mem::replace(&mut headed, true) {
-                    line(look(Look::Name, format!("{:>10}  {:10}  {:16}  WHAT", "SEQ", "KIND", "WHEN")))?;
+                    line(look(Look::Name, format!("{:>10}  {:10}  {:20}  WHAT", "SEQ", "KIND", "WHEN")))?;
                 }
-                records.iter().try_for_each(brief)?;
+                records.iter().try_for_each(|record| brief(record, args.follow))?;
             }
         }
         let at_end = next >= end;
@@ -158,12 +158,13 @@ async fn one(args: &LogArgs, asked: &Asked, seq: Offset) -> Outcome {
     args.ask.print(&answer, full)
 }
 
-/// A record in one line.
-fn brief(r: &RecordAnswer) -> Outcome {
-    let when = ago(r.time_ms / 1_000, SystemClock.now());
+/// A record in one line; with its time where lines stay while time goes on.
+fn brief(r: &RecordAnswer, follow: bool) -> Outcome {
+    let time = r.time_ms / 1_000;
+    let when = if follow { format_utc(time) } else { ago(time, SystemClock.now()) };
     let kind = if r.valid { r.kind.clone() } else { look(Look::Faint, &r.kind) };
     let pad = " ".repeat(10usize.saturating_sub(r.kind.len()));
-    line(format!("{:>10}  {kind}{pad}  {when:16}  {}", count(r.seq), what(r)).trim_end())
+    line(format!("{:>10}  {kind}{pad}  {when:20}  {}", count(r.seq), what(r)).trim_end())
 }
 
 /// What a record says, in a few words.

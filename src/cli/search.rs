@@ -86,6 +86,16 @@ pub async fn run(args: SearchArgs) -> Outcome {
     }
     match is_empty {
         false => Ok(()),
-        true => Err(Failure::new(Code::Failed, format!("no path matches {}", args.glob))),
+        true => {
+            let none =
+                Failure::new(Code::Failed, format!("no path matches {} at checkpoint {}", args.glob, whole.checkpoint));
+            Err(match args.glob.contains(['*', '?', '[', ']', '{', '}']) {
+                true => none.hint(format!(
+                    "a pattern must match the whole path, capitals too: try '*{}*'",
+                    args.glob.trim_matches('*')
+                )),
+                false => none,
+            })
+        }
     }
 }

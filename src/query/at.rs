@@ -23,6 +23,9 @@ pub enum At {
 pub const FORMS: &str = "a checkpoint (7), a ledger position (seq:1234), a time (2026-11-27T10:30:00Z, 2026-11-27) or how \
                          long ago (90s, 5min, 2h, 3d)";
 
+/// By how much a client's clock may be ahead of the one that reads its times, in seconds.
+const CLOCKS_DIFFER_S: u64 = 3_600;
+
 impl At {
     /// Reads what [`FORMS`] says; `now` is what is counted back from, in Unix seconds.
     ///
@@ -48,7 +51,10 @@ impl At {
         }
         let date = if text.len() == "2026-11-27".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
         if let Some(time) = parse_utc(&date) {
-            return Ok(At::Time(time));
+            return match time > now.saturating_add(CLOCKS_DIFFER_S) {
+                true => Err(Error::invalid("at", format!("{text} is yet to come"))),
+                false => Ok(At::Time(time)),
+            };
         }
         let ago = text.strip_suffix("ago").unwrap_or(text).trim();
         let unit = ago.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
@@ -82,6 +88,12 @@ impl Query {
         if newest == 0 {
             return Err(none("nothing is published yet".into()));
         }
+        if let At::Seq(seq) = at {
+            let end = self.ledger_end().await?;
+            if seq >= end {
+                return Err(none(format!("the ledger ends at seq {}, {seq} is beyond it", end.saturating_sub(1))));
+            }
+        }
         let found = match at {
             At::Checkpoint(n) => match (1..=newest).contains(&n) {
                 true => self.find_checkpoint(n).await?,
@@ -93,7 +105,23 @@ impl Query {
         match found {
             Some(found) if found.checkpoint.n <= newest => Ok(found),
             Some(_) => self.published_checkpoint(newest).await,
-            None => Err(none(format!("there is no checkpoint at {at}: published are those up to {newest}"))),
+            None => {
+                let first = self.next_checkpoint(0).await?;
+                let time = match &first {
+                    Some(first) => self.cut_time(first.checkpoint.seq).await?,
+                    None => 0,
+                };
+                let since = first.map_or(1, |first| first.checkpoint.n);
+                Err(none(match at {
+                    At::Checkpoint(n) => format!("there is no checkpoint {n}: there are {since} to {newest}"),
+                    At::Seq(seq) => format!("nothing was published at seq {seq}: checkpoint {since} is the first"),
+                    At::Time(then) => format!(
+                        "nothing was published at {}: checkpoint {since}, the first, is of {}",
+                        format_utc(then),
+                        format_utc(time)
+                    ),
+                }))
+            }
         }
     }
 }
@@ -114,6 +142,7 @@ mod tests {
         assert_eq!(parse("90s"), Ok(At::Time(now - 90)));
         assert_eq!(parse("2 h ago"), Ok(At::Time(now - 7_200)));
         assert_eq!(parse("1000d"), Ok(At::Time(0)));
+        assert!(At::parse("1970-03-01", now).unwrap_err().message.contains("yet to come"));
         for bad in [
             "",
             "x",
@@ -130,7 +159,7 @@ mod tests {
             assert_eq!(parse(bad).unwrap_err().field.as_deref(), Some("at"), "{bad}");
         }
         for at in [At::Checkpoint(3), At::Seq(9), At::Time(1_700_000_000)] {
-            assert_eq!(At::parse(&at.to_string(), now), Ok(at));
+            assert_eq!(At::parse(&at.to_string(), 1_700_000_000), Ok(at));
         }
     }
 }

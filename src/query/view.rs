@@ -108,7 +108,10 @@ impl View {
             }
             work(parsed)
         };
-        opened().map_err(|e| e.context(format!("object {}", stored.name)))
+        // One that is opened while another is looked at has said which it is.
+        opened().map_err(|e| {
+            if e.message.starts_with("object ") { e } else { e.context(format!("object {}", stored.name)) }
+        })
     }
 }
 
