@@ -3,6 +3,7 @@
 mod repository;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -12,6 +13,9 @@ use crate::clock::SystemClock;
 use crate::config::Settings;
 use crate::doctor::repository::Client;
 use crate::doctor::{self, Finding, Report, Severity, Subject};
+
+/// How long a repository may take, unless that is said.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +61,10 @@ pub struct DoctorArgs {
     #[arg(long = "client", value_name = "NAME", value_delimiter = ',')]
     clients: Vec<Client>,
 
+    /// How long a repository may take, in seconds; then the report is of what was read [default: 600]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    timeout: Option<u64>,
+
     /// The data directory of the node [default: that of the configuration file]
     #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "repository"])]
     data: Option<PathBuf>,
@@ -80,10 +88,12 @@ pub struct DoctorArgs {
 /// Runs the command.
 pub async fn run(args: DoctorArgs) -> Outcome {
     if let Some(repository) = args.repository {
-        return repository::run(repository, args.root, args.clients, args.json, args.quiet).await;
+        let timeout = args.timeout.map_or(TIMEOUT, Duration::from_secs);
+        let subject = repository::Subject { repository, root: args.root, clients: args.clients, timeout };
+        return repository::run(&subject, args.json, args.quiet).await;
     }
-    if args.root.is_some() || !args.clients.is_empty() {
-        return Err(Failure::usage("--root and --client are about a REPOSITORY: give its URL or folder"));
+    if args.root.is_some() || !args.clients.is_empty() || args.timeout.is_some() {
+        return Err(Failure::usage("--root, --client and --timeout are about a REPOSITORY: give its URL or folder"));
     }
     let near = || args.config.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
     let data = args.data.clone().unwrap_or_else(|| near().unwrap_or(Path::new(".")).to_owned());

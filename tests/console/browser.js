@@ -31,7 +31,7 @@ class Page {
   }
 
   constructor(context, page, url) {
-    Object.assign(this, { context, page, url, complaints: [] });
+    Object.assign(this, { context, page, url, complaints: [], met: [] });
   }
 
   /** A violated policy is an error of the browser's console, too. */
@@ -43,6 +43,24 @@ class Page {
     this.page.on('request', (r) => {
       if (!r.url().startsWith(`${this.url}/`) && !r.url().startsWith('data:')) complain(`a request to ${r.url()}`);
     });
+  }
+
+  /** Answers the next requests for an address in the place of the node; answers what waits for the first of them. */
+  async meet(address, answer, times = 1) {
+    let met;
+    const first = new Promise((resolve) => (met = resolve));
+    this.met.push((request) => {
+      if (request.url() !== this.url + address || times === 0) return false;
+      times -= 1;
+      met();
+      answer(request);
+      return true;
+    });
+    if (this.met.length === 1) {
+      await this.page.setRequestInterception(true);
+      this.page.on('request', (request) => this.met.some((meets) => meets(request)) || request.continue());
+    }
+    return () => first;
   }
 
   /** Waits until a function in the page says something true, and answers that. */

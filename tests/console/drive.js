@@ -210,6 +210,67 @@ async function aLostNodeIsFoundAgain(browser, { url }) {
   await page.close();
 }
 
+async function whatFailsOnceIsAskedAgain(browser, { url }) {
+  const page = await Page.open(browser, url, { expected: /ERR_FAILED/ });
+  await page.ready();
+  const isBins = await page.meet('/v1/bins', (request) => request.abort());
+  const n = await publish(url, 'bins-fail', [add('bins/fail')]);
+  await isBins();
+  await page.shows('#bins-summary', new RegExp(`#${n}`));
+  await page.until('nothing is lost any more', () => document.getElementById('lost').hidden);
+  await page.close();
+}
+
+async function anotherRepositoryIsBegunAnew(browser, { url }) {
+  const page = await Page.open(browser, url, { expected: /status of 40[04]/ });
+  await page.ready();
+  const checkpoints = [{ n: 1_000_000, seq: 1_000_000_000, time: 1 }];
+  const isAsked = await page.meet('/v1/checkpoints?limit=10', (request) => request.respond(json({ checkpoints })));
+  await page.page.reload();
+  await isAsked();
+  const n = await publish(url, 'another', [add('another/one')]);
+  await page.shows('#checkpoints tbody tr', new RegExp(`^#${n}\\s`));
+  await page.close();
+}
+
+async function whatIsThereDecidesWhetherItIsEmpty(browser, { url }) {
+  const page = await Page.open(browser, url);
+  const status = await (await fetch(`${url}/v1/status`)).json();
+  status.published.checkpoint = 1;
+  const isAsked = await page.meet('/v1/search?glob=*&limit=1', (request) => request.continue());
+  await page.meet('/v1/status', (request) => request.respond(json(status)), Infinity);
+  await page.page.reload();
+  await isAsked();
+  await page.ready();
+  for (let polls = 0; polls < 2; polls += 1) await page.page.waitForResponse((response) => response.url().endsWith('/v1/status'));
+  assert.ok(await page.page.$eval('#empty', (note) => note.hidden), 'it is called empty');
+  await page.close();
+}
+
+async function theKeyboardKeepsItsPlace(browser, { url }) {
+  const page = await Page.open(browser, url);
+  await page.ready();
+  await page.page.$eval('#bins-panel details', (details) => (details.open = true));
+  for (const [i, place] of ['#facts a', '#bins-table a'].entries()) {
+    await page.page.focus(place);
+    const n = await publish(url, `focus-${i}`, [add(`focus/${i}`)]);
+    await page.shows('#facts', new RegExp(`#${n}`));
+    await page.shows('#bins-summary', new RegExp(`#${n}`));
+    const isThere = await page.page.evaluate((place) => document.activeElement === document.querySelector(place), place);
+    assert.ok(isThere, `the focus is not on ${place} any more`);
+  }
+  await page.page.focus('#facts a');
+  const n = await publish(url, 'focus-enter', [add('focus/enter')]);
+  await page.shows('#facts', new RegExp(`#${n}`));
+  await page.press('Enter');
+  await page.shows('#detail h2', new RegExp(`^Checkpoint ${n}$`));
+  await page.close();
+}
+
+function json(value) {
+  return { status: 200, contentType: 'application/json', body: JSON.stringify(value) };
+}
+
 const ALL = [
   anEmptyRepositoryIsSaidToBeOne,
   aCheckpointArrivesWithoutReload,
@@ -221,6 +282,10 @@ const ALL = [
   itFitsAPhone,
   itIsReadableInBothSchemes,
   aTokenIsAskedFor,
+  whatFailsOnceIsAskedAgain,
+  anotherRepositoryIsBegunAnew,
+  whatIsThereDecidesWhetherItIsEmpty,
+  theKeyboardKeepsItsPlace,
   aLostNodeIsFoundAgain,
 ];
 

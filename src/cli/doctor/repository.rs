@@ -1,21 +1,28 @@
 //! `tuflog doctor REPOSITORY`: how a report on a published repository is printed.
 
-use std::path::PathBuf;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::failure::{Code, Failure, Outcome};
 use crate::cli::output;
 use crate::clock::SystemClock;
+pub use crate::doctor::repository::Subject;
 use crate::doctor::repository::report::{Finding, Judged, Level, Report, Verdict};
-use crate::doctor::repository::{self, Client, Subject};
+use crate::doctor::repository::{self, Client, Seen};
 use crate::error::Kind;
 
 /// Where the text of a finding begins.
 const INDENT: usize = 9;
 
 /// Checks a repository and prints what was found.
-pub async fn run(repository: String, root: Option<PathBuf>, clients: Vec<Client>, json: bool, quiet: bool) -> Outcome {
-    let subject = Subject { repository, root, clients };
-    let report = repository::check(&subject, &SystemClock).await.map_err(|e| match e.kind {
+pub async fn run(subject: &Subject, json: bool, quiet: bool) -> Outcome {
+    let bar = bar();
+    let watch = |seen: &Seen| {
+        bar.set_message(so_far(seen));
+        bar.tick();
+    };
+    let report = repository::check(subject, &SystemClock, &watch).await;
+    bar.finish_and_clear();
+    let report = report.map_err(|e| match e.kind {
         Kind::Invalid => Failure::usage(e.message),
         _ => Failure::from(e),
     })?;
@@ -28,6 +35,18 @@ pub async fn run(repository: String, root: Option<PathBuf>, clients: Vec<Client>
         0 => Ok(()),
         _ => Err(Failure::Quiet(Code::Failed)),
     }
+}
+
+/// A line on standard error, where that is a terminal.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+/// How far it is, in a few words.
+fn so_far(seen: &Seen) -> String {
+    let files = output::plural(seen.files, "file", "files");
+    format!("{files} read, {}, {}", output::bytes(seen.bytes), output::plural(seen.targets, "target", "targets"))
 }
 
 fn people(report: &Report, quiet: bool) -> Outcome {

@@ -111,6 +111,17 @@ impl Client {
         }
     }
 
+    /// How many roles it visits in search of a target before one more, targets.json among them, and how deep it goes.
+    pub fn search(self) -> (Option<usize>, Option<usize>) {
+        match self {
+            Client::PythonTuf | Client::TufJs | Client::GoTuf | Client::GoTuf242 => (Some(32), None),
+            Client::PhpTuf => (Some(100), None),
+            Client::RustTuf => (None, Some(8)),
+            Client::Aktualizr => (None, Some(5)),
+            Client::Tough | Client::SigstoreJava => (None, None),
+        }
+    }
+
     /// Whether it takes this HTTP status for the end of the chain of roots.
     pub fn ends_roots(self, status: u16) -> bool {
         match self {
@@ -198,6 +209,11 @@ impl Clients {
         Clients(self.0 | more.0)
     }
 
+    /// These without those.
+    pub const fn without(self, less: Clients) -> Clients {
+        Clients(self.0 & !less.0)
+    }
+
     /// Those that it is true of.
     pub fn that(is: impl Fn(Client) -> bool) -> Clients {
         Client::ALL.into_iter().filter(|c| is(*c)).fold(Clients::NONE, |all, c| all | Clients::of(&[c]))
@@ -239,7 +255,7 @@ impl Sub for Clients {
     type Output = Clients;
 
     fn sub(self, other: Clients) -> Clients {
-        Clients(self.0 & !other.0)
+        self.without(other)
     }
 }
 

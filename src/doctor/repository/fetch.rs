@@ -1,4 +1,5 @@
-//! Where the files of a repository come from: a folder, or a web server. Every answer is bounded in size and time.
+//! Where the files of a repository come from: a folder, or a web server. Every answer is
+//! bounded in size and time, and all of them together in time.
 
 use std::fs;
 use std::io::Read;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use reqwest::{StatusCode, Url};
 
 use crate::client::cause;
+use crate::clock::Clock;
 use crate::{Error, Result};
 
 /// The most bytes of a file that are read: twice the snapshot of 65,536 bins with hashes.
@@ -31,11 +33,16 @@ pub enum Answer {
     TooLarge,
     /// It could not be read.
     Failed(String),
+    /// The time for all of the files was up before it came.
+    Late,
 }
 
 /// Where a repository's files are asked for.
-pub struct Source {
+pub struct Source<'c> {
     place: Place,
+    clock: &'c dyn Clock,
+    /// When the time is up, in the clock's ticks.
+    until_ms: u64,
     /// A server to which a redirect led.
     elsewhere: Mutex<Option<String>>,
 }
@@ -47,37 +54,25 @@ enum Place {
     Web(reqwest::Client, Url),
 }
 
-impl Source {
-    /// Finds the metadata of `repository`: a URL or a folder, or `metadata/` beneath it.
+impl<'c> Source<'c> {
+    /// Finds the metadata of `repository`: a URL or a folder, or `metadata/` beneath it. After `timeout` nothing is read
+    /// any more.
     ///
     /// # Errors
     /// `Invalid` if there is none, `Unavailable` if the server does not answer.
-    pub async fn open(repository: &str) -> Result<Source> {
+    pub async fn open(repository: &str, clock: &'c dyn Clock, timeout: Duration) -> Result<Source<'c>> {
+        let until_ms = clock.ticks_ms().saturating_add(timeout.as_millis() as u64);
+        let at = |place| Source { place, elsewhere: Mutex::default(), clock, until_ms };
         match repository.split_once("://") {
-            Some(("http" | "https", _)) => Source::web(repository).await,
+            Some(("http" | "https", _)) => Source::web(repository, at).await,
             Some((scheme, _)) => {
                 Err(wrong(format!("{scheme}:// is no place that is looked at: http, https or a folder")))
             }
-            None => Source::folder(Path::new(repository)),
+            None => Ok(at(folder(Path::new(repository))?)),
         }
     }
 
-    fn folder(dir: &Path) -> Result<Source> {
-        let holds = |dir: &Path| dir.join("timestamp.json").exists() || dir.join("root.json").exists();
-        let below = dir.join("metadata");
-        match [dir, &below].into_iter().find(|dir| holds(dir)) {
-            _ if dir.join("store").is_dir() && dir.join("log").is_dir() => {
-                let (shown, hint) = (dir.display(), "what it publishes");
-                Err(wrong(format!(
-                    "{shown} is a node's data directory: `--data {shown}` checks the node, {shown}/store {hint}"
-                )))
-            }
-            Some(dir) => Ok(Source::at(Place::Folder(dir.to_owned()))),
-            None => Err(wrong(format!("neither {} nor its folder metadata holds a timestamp.json", dir.display()))),
-        }
-    }
-
-    async fn web(repository: &str) -> Result<Source> {
+    async fn web(repository: &str, at: impl Fn(Place) -> Source<'c>) -> Result<Source<'c>> {
         let mut base = Url::parse(repository).map_err(|e| wrong(format!("{repository} is no URL: {e}")))?;
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -91,29 +86,33 @@ impl Source {
             .map_err(|e| Error::unavailable(format!("no HTTP client: {e}")))?;
         let below = base.join("metadata/").map_err(|e| wrong(format!("{repository}: {e}")))?;
         for base in [&base, &below] {
-            let source = Source::at(Place::Web(http.clone(), base.clone()));
+            let source = at(Place::Web(http.clone(), base.clone()));
             match source.get("timestamp.json").await {
                 Answer::Absent(_) => {}
                 Answer::Failed(e) => return Err(Error::unavailable(format!("{base} cannot be read: {e}"))),
+                Answer::Late => return Err(Error::unavailable(format!("{base} did not answer in time"))),
                 Answer::File(_) | Answer::TooLarge => return Ok(source),
             }
         }
         Err(wrong(format!("there is no timestamp.json under {base} or {below}")))
     }
 
-    fn at(place: Place) -> Source {
-        Source { place, elsewhere: Mutex::default() }
-    }
-
     /// Asks for a file by its name, in which a role is percent-encoded.
     pub async fn get(&self, name: &str) -> Answer {
-        match &self.place {
-            Place::Folder(dir) => read(dir, name),
-            Place::Web(http, base) => match base.join(name) {
-                Ok(url) => self.download(http, url).await,
-                Err(e) => Answer::Failed(format!("{name} makes no URL: {e}")),
-            },
+        let left = self.until_ms.saturating_sub(self.clock.ticks_ms());
+        if left == 0 {
+            return Answer::Late;
         }
+        let answer = async {
+            match &self.place {
+                Place::Folder(dir) => read(dir, name),
+                Place::Web(http, base) => match base.join(name) {
+                    Ok(url) => self.download(http, url).await,
+                    Err(e) => Answer::Failed(format!("{name} makes no URL: {e}")),
+                },
+            }
+        };
+        tokio::time::timeout(Duration::from_millis(left), answer).await.unwrap_or(Answer::Late)
     }
 
     /// How the place is shown.
@@ -153,6 +152,21 @@ impl Source {
                 Err(e) => return Answer::Failed(cause(&e)),
             }
         }
+    }
+}
+
+fn folder(dir: &Path) -> Result<Place> {
+    let holds = |dir: &Path| dir.join("timestamp.json").exists() || dir.join("root.json").exists();
+    let below = dir.join("metadata");
+    match [dir, &below].into_iter().find(|dir| holds(dir)) {
+        _ if dir.join("store").is_dir() && dir.join("log").is_dir() => {
+            let (shown, hint) = (dir.display(), "what it publishes");
+            Err(wrong(format!(
+                "{shown} is a node's data directory: `--data {shown}` checks the node, {shown}/store {hint}"
+            )))
+        }
+        Some(dir) => Ok(Place::Folder(dir.to_owned())),
+        None => Err(wrong(format!("neither {} nor its folder metadata holds a timestamp.json", dir.display()))),
     }
 }
 

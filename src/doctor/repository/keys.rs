@@ -1,7 +1,7 @@
 //! Keys of any kind that repositories have, and whether enough of them signed a file, client by client.
 //!
-//! Signatures are checked here with every scheme that more than one client knows; what only python-tuf knows is taken
-//! on trust, and the report says so. A client counts the signatures of the keys that it can use, so one file can be
+//! Signatures are checked here with every scheme that more than one client knows; what only python-tuf knows, and RSA keys
+//! of an older form, are taken on trust, and the report says so. A client counts the signatures of the keys that it can use, so one file can be
 //! signed well for one client and not for another.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,8 +49,20 @@ impl Scheme {
     }
 }
 
+/// The most signatures of a file that are checked.
+const MOST_SIGNATURES: usize = 1_024;
+
+/// Why a signature was not checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchecked {
+    /// Only python-tuf knows the kind of its key.
+    OfPythonTuf,
+    /// Its key is RSA in the form of PKCS #1, which tuf-js does not read.
+    Pkcs1,
+}
+
 /// A key of metadata.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Key {
     /// What it is and how it signs.
     pub scheme: Scheme,
@@ -69,23 +81,41 @@ impl Key {
         Some(Key { scheme: Scheme::of(keytype, scheme), kind: format!("{keytype}/{scheme}"), public })
     }
 
-    /// Whether `signature` is this key's over `message`; `None` if that cannot be told here.
-    fn verify(&self, message: &[u8], signature: &[u8]) -> Option<bool> {
+    /// How long its texts are.
+    pub fn size(&self) -> usize {
+        self.kind.len() + self.public.len()
+    }
+
+    fn is_pkcs1(&self) -> bool {
+        self.scheme == Scheme::RsaPss256 && self.public.trim_start().starts_with("-----BEGIN RSA PUBLIC KEY-----")
+    }
+
+    /// Whether `client` counts signatures of it.
+    fn counts_for(&self, client: Client) -> bool {
+        client.takes(self.scheme) == Takes::Yes && !(client == Client::TufJs && self.is_pkcs1())
+    }
+
+    /// Whether `signature` is this key's over `message`, if that can be told here. What is no key verifies nothing.
+    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<bool, Unchecked> {
         let algorithm: &'static dyn VerificationAlgorithm = match self.scheme {
             Scheme::Ed25519 => {
                 let key = PublicKey::from_hex(&self.public);
-                return Some(key.is_ok_and(|key| signature.try_into().is_ok_and(|s| key.verify(message, s))));
+                return Ok(key.is_ok_and(|key| signature.try_into().is_ok_and(|s| key.verify(message, s))));
             }
             Scheme::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
             Scheme::EcdsaP384 => &ECDSA_P384_SHA384_ASN1,
+            Scheme::RsaPss256 if self.is_pkcs1() => return Err(Unchecked::Pkcs1),
             Scheme::RsaPss256 => &RSA_PSS_2048_8192_SHA256,
-            Scheme::OfPythonTuf | Scheme::Unknown => return None,
+            Scheme::OfPythonTuf => return Err(Unchecked::OfPythonTuf),
+            Scheme::Unknown => return Ok(false),
         };
         let der = match SubjectPublicKeyInfoDer::from_pem_slice(self.public.as_bytes()) {
             Ok(der) => der.to_vec(),
-            Err(_) => hex::decode(&self.public).ok()?, // a bare point, as old ECDSA keys are written
+            // A bare point, as old ECDSA keys are written.
+            Err(_) if self.scheme != Scheme::RsaPss256 => hex::decode(&self.public).unwrap_or_default(),
+            Err(_) => return Ok(false),
         };
-        Some(UnparsedPublicKey::new(algorithm, der).verify(message, signature).is_ok())
+        Ok(UnparsedPublicKey::new(algorithm, der).verify(message, signature).is_ok())
     }
 }
 
@@ -105,10 +135,10 @@ pub fn key_id(object: &Json<'_>, legacy: bool) -> Option<String> {
 }
 
 /// Who signs a role.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signers {
     /// Ids as they stand there.
-    pub keyids: Vec<String>,
+    pub keyids: BTreeSet<String>,
     /// How many of them must sign.
     pub threshold: u64,
 }
@@ -120,26 +150,35 @@ pub struct Signed {
     pub short: Clients,
     /// How many are valid.
     pub valid: usize,
-    /// Keys whose signatures could not be checked here.
-    pub unchecked: Vec<String>,
+    /// Keys whose signatures could not be checked here, and why.
+    pub unchecked: Vec<(String, Unchecked)>,
+    /// Whether there are more than are looked at, so that nothing can be said of the file.
+    pub left_out: bool,
 }
 
-/// Counts the signatures over `message`, which are key id and signature in hex.
+/// Counts the signatures over `message`, which are key id and signature in hex; of one key only the first.
 pub fn count(message: &[u8], signatures: &[(String, String)], keys: &Keys, signers: &Signers) -> Signed {
     let mut good: BTreeMap<&str, &Key> = BTreeMap::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut unchecked = Vec::new();
     for (id, signature) in signatures {
         let Some(key) = keys.get(id).filter(|_| signers.keyids.contains(id)) else { continue };
         let Ok(signature) = hex::decode(signature) else { continue };
+        if !seen.insert(id) {
+            continue;
+        }
+        if seen.len() > MOST_SIGNATURES {
+            return Signed { short: Clients::NONE, valid: good.len(), unchecked, left_out: true };
+        }
         match key.verify(message, &signature) {
-            Some(false) => continue,
-            Some(true) => {}
-            None => unchecked.push(format!("{} of {id}", key.kind)),
+            Ok(false) => continue,
+            Ok(true) => {}
+            Err(why) => unchecked.push((format!("{} of {id}", key.kind), why)),
         }
         good.insert(id, key);
     }
     let short = Clients::that(|client| {
-        let taken = good.iter().filter(|(_, key)| client.takes(key.scheme) == Takes::Yes);
+        let taken = good.iter().filter(|(_, key)| key.counts_for(client));
         // go-tuf counts keys, the others ids.
         let worth = match client {
             Client::GoTuf | Client::GoTuf242 => {
@@ -149,7 +188,7 @@ pub fn count(message: &[u8], signatures: &[(String, String)], keys: &Keys, signe
         };
         (worth as u64) < signers.threshold.max(1)
     });
-    Signed { short, valid: good.len(), unchecked }
+    Signed { short, valid: good.len(), unchecked, left_out: false }
 }
 
 #[cfg(test)]
@@ -186,17 +225,46 @@ mod tests {
             ("rsa", "rsassa-pss-sha256", RSA),
         ] {
             let (key, signature) = (key(keytype, scheme, public), hex::decode(signature).unwrap());
-            assert_eq!(key.verify(b"message", &signature), Some(true), "{scheme}");
-            assert_eq!(key.verify(b"another", &signature), Some(false), "{scheme}");
-            assert_eq!(key.verify(b"message", b""), Some(false), "{scheme}");
+            assert_eq!(key.verify(b"message", &signature), Ok(true), "{scheme}");
+            assert_eq!(key.verify(b"another", &signature), Ok(false), "{scheme}");
+            assert_eq!(key.verify(b"message", b""), Ok(false), "{scheme}");
         }
-        for (keytype, scheme) in [("rsa", "rsassa-pss-sha512"), ("ml-dsa", "ml-dsa-44/1"), ("x", "y")] {
-            assert_eq!(key(keytype, scheme, "").verify(b"message", b""), None);
+        for (keytype, scheme) in [("rsa", "rsassa-pss-sha512"), ("ml-dsa", "ml-dsa-44/1")] {
+            assert_eq!(key(keytype, scheme, "").verify(b"message", b""), Err(Unchecked::OfPythonTuf));
         }
-        for public in ["", "-----BEGIN PUBLIC KEY-----", "zz", "00"] {
-            assert_ne!(key("ecdsa", "ecdsa-sha2-nistp256", public).verify(b"message", b"x"), Some(true));
-            assert_eq!(key("ed25519", "ed25519", public).verify(b"message", &[0; 64]), Some(false));
+    }
+
+    #[test]
+    fn what_is_no_key_verifies_nothing() {
+        let kinds = [
+            ("ed25519", "ed25519"),
+            ("ecdsa", "ecdsa-sha2-nistp256"),
+            ("ecdsa", "ecdsa-sha2-nistp384"),
+            ("rsa", "rsassa-pss-sha256"),
+            ("x", "y"),
+        ];
+        let certificate = P256.0.replace("PUBLIC KEY", "CERTIFICATE");
+        for public in ["", "-----BEGIN PUBLIC KEY-----", "zz", "00", &certificate] {
+            for (keytype, scheme) in kinds {
+                assert_eq!(key(keytype, scheme, public).verify(b"message", &[0; 64]), Ok(false), "{scheme} {public}");
+            }
         }
+        let old =
+            key("rsa", "rsassa-pss-sha256", "-----BEGIN RSA PUBLIC KEY-----\nAA==\n-----END RSA PUBLIC KEY-----\n");
+        assert_eq!(old.verify(b"message", &[0; 64]), Err(Unchecked::Pkcs1));
+        assert!(old.counts_for(Client::PythonTuf) && !old.counts_for(Client::TufJs));
+    }
+
+    #[test]
+    fn a_key_is_asked_once_and_not_without_end() {
+        let keys = Keys::from_iter((0..3_000).map(|n| (format!("{n}"), key("ecdsa", "ecdsa-sha2-nistp256", P256.0))));
+        let signers = Signers { keyids: keys.keys().cloned().collect(), threshold: 1 };
+        let of = |n: usize| (format!("{n}"), P256.1.to_owned());
+        let twice = count(b"message", &vec![of(1); 100_000], &keys, &signers);
+        assert_eq!((twice.valid, twice.left_out), (1, false));
+        let many: Vec<_> = (0..3_000).map(of).collect();
+        let many = count(b"message", &many, &keys, &signers);
+        assert!(many.left_out && many.short.is_empty());
     }
 
     #[test]
@@ -208,7 +276,7 @@ mod tests {
         let signatures = |ids: &[(u8, &str)]| ids.iter().map(|(n, s)| (id(*n), (*s).to_owned())).collect::<Vec<_>>();
         let both = signatures(&[(1, P256.1), (2, P384.1)]);
         let short = |threshold, signatures: &[(String, String)]| {
-            let signers = Signers { keyids: vec![id(1), id(2), id(3)], threshold };
+            let signers = Signers { keyids: [id(1), id(2), id(3)].into(), threshold };
             count(b"message", signatures, &keys, &signers).short
         };
         assert!(!short(1, &both).has(Client::TufJs) && short(2, &both).has(Client::TufJs));

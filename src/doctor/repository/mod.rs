@@ -5,18 +5,20 @@
 //!   fetch.rs    a folder or a web server              json.rs    JSON as it stands in the file
 //!   keys.rs     keys of every kind, signatures        file.rs    a file taken apart, as the checks see it
 //!   roots.rs    the chain of roots                    walk.rs    timestamp, snapshot, targets, delegated roles
-//!   checks/     one function a check                  report.rs  findings, levels, a verdict for each client
+//!   graph.rs    who delegates to whom                 report.rs  findings, levels, a verdict for each client
+//!   checks/     one function a check
 //! ```
 //!
 //! It reads as a client does, but goes on after a fault, and looks at every delegated role instead of those on the way
-//! to one target. Target files are not looked at. What it reads is hostile until shown otherwise: sizes, nesting, time
-//! and the number of files are bounded, and nothing panics.
+//! to one target. Target files are not looked at. What it reads is hostile until shown otherwise: sizes, nesting, time,
+//! what is kept and what is compared are bounded, and nothing panics.
 
 mod checks;
 pub mod clients;
 mod fetch;
 mod file;
 mod found;
+mod graph;
 mod json;
 mod keys;
 pub mod report;
@@ -24,13 +26,13 @@ mod roots;
 mod walk;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use clients::{Client, Clients};
-pub use report::Report;
+pub use report::{Report, Seen};
 
 use self::fetch::{MAX_FILE, Source};
 use self::found::{Effect, Fault, Found};
-use self::report::Seen;
 use self::walk::Walk;
 use crate::clock::Clock;
 use crate::{Error, Result};
@@ -43,6 +45,8 @@ pub struct Subject {
     pub root: Option<PathBuf>,
     /// The clients that count; none for the general ones.
     pub clients: Vec<Client>,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 static ELSEWHERE: Fault = Fault {
@@ -53,16 +57,16 @@ static ELSEWHERE: Fault = Fault {
     choice: true,
 };
 
-/// Checks a repository.
+/// Checks a repository. `watch` is told of every file that was read.
 ///
 /// # Errors
 /// `Invalid` if there is no repository, no root to begin with, or `root` cannot be read; `Unavailable` if the server
 /// does not answer.
-pub async fn check(subject: &Subject, clock: &dyn Clock) -> Result<Report> {
+pub async fn check(subject: &Subject, clock: &dyn Clock, watch: &dyn Fn(&Seen)) -> Result<Report> {
     let trusted = subject.root.as_deref().map(trusted).transpose()?;
-    let source = Source::open(&subject.repository).await?;
+    let source = Source::open(&subject.repository, clock, subject.timeout).await?;
     let seen = Seen { repository: source.shown(), ..Seen::default() };
-    let mut walk = Walk { source: &source, now: clock.now(), found: Found::default(), seen };
+    let mut walk = Walk { source: &source, now: clock.now(), found: Found::default(), seen, watch };
     if let Some(root) = walk.roots(trusted).await? {
         walk.from(&root).await;
     }

@@ -122,7 +122,7 @@ pub struct Seen {
     pub delegated: u64,
     /// How many targets they and `targets.json` list.
     pub targets: u64,
-    /// Whether there are more delegated roles than were read.
+    /// Whether something was left out: more roles, delegations or comparisons than the doctor makes, or no time.
     pub sampled: bool,
 }
 

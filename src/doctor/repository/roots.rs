@@ -1,6 +1,7 @@
 //! The chain of roots, from the one that is trusted to the newest.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::checks::{EVERY, ROOT, common, root};
 use super::clients::{Clients, RoleKind};
@@ -20,28 +21,27 @@ pub struct Root {
     /// Its version.
     pub version: u64,
     /// All keys.
-    pub keys: Keys,
+    pub keys: Rc<Keys>,
     /// Whether file names carry versions.
     pub consistent: bool,
-    roles: BTreeMap<&'static str, Signers>,
+    roles: BTreeMap<&'static str, Rc<Signers>>,
 }
 
 impl Root {
     fn of(signed: &Json<'_>) -> Option<Root> {
         let roles = signed.get("roles")?;
-        let signers = |name: &'static str| Some((name, root::read_signers(roles.get(name)?)?));
+        let signers = |name: &'static str| Some((name, root::read_signers(roles.get(name)?)?.into()));
         Some(Root {
             version: signed.get("version")?.count().filter(|v| *v > 0)?,
-            keys: root::read_keys(signed.get("keys")),
+            keys: root::read_keys(signed.get("keys")).into(),
             consistent: matches!(signed.get("consistent_snapshot"), Some(Json::Bool(true))),
             roles: root::ROLES.into_iter().map(signers).collect::<Option<_>>()?,
         })
     }
 
     /// Who signs one of the four roles.
-    pub fn signers(&self, role: &str) -> &Signers {
-        static NOBODY: Signers = Signers { keyids: Vec::new(), threshold: u64::MAX };
-        self.roles.get(role).unwrap_or(&NOBODY) // `of` wants all four
+    pub fn signers(&self, role: &str) -> Rc<Signers> {
+        self.roles.get(role).cloned().unwrap_or_default() // `of` wants all four
     }
 }
 
@@ -107,11 +107,9 @@ impl Walk<'_> {
         let mut followed = 0;
         loop {
             let Some(root) = self.root(&name, &bytes, newest.as_ref()) else { return Ok(newest) };
-            let next = root.version.saturating_add(1);
+            let next = root.version.checked_add(1).filter(|_| followed < MOST_ROOTS);
             newest = Some(root);
-            if followed == MOST_ROOTS {
-                break;
-            }
+            let Some(next) = next else { break };
             let following = format!("{next}.root.json");
             match self.source.get(&following).await {
                 Answer::Absent(status) => {
@@ -122,14 +120,10 @@ impl Walk<'_> {
                     }
                     break;
                 }
-                Answer::File(file) => {
-                    (self.seen.files, self.seen.bytes) = (self.seen.files + 1, self.seen.bytes + file.len() as u64);
-                    (name, bytes) = (following, file);
-                }
-                answer => {
-                    self.take(answer, &following, false);
-                    break;
-                }
+                answer => match self.take(answer, &following, false) {
+                    Some(file) => (name, bytes) = (following, file),
+                    None => break,
+                },
             }
             followed += 1;
         }
@@ -161,6 +155,7 @@ impl Walk<'_> {
                 }
                 Answer::Absent(_) => {}
                 Answer::TooLarge => return Err(Error::invalid("REPOSITORY", format!("{name} is too large"))),
+                Answer::Late => return Err(Error::unavailable(format!("{name} did not come in time"))),
                 Answer::Failed(e) => return Err(Error::unavailable(format!("{name} cannot be read: {e}"))),
             }
         }
@@ -181,15 +176,15 @@ impl Walk<'_> {
         }
         let root = Root::of(file.signed())?;
         if let Some(previous) = previous {
-            if root.version != previous.version + 1 {
+            if previous.version.checked_add(1) != Some(root.version) {
                 let is = format!("{} after {}", root.version, previous.version);
                 look.breaks(&VERSION, Clients::ALL, "signed.version", &is);
                 return None;
             }
             let by = format!("root {}", previous.version);
-            common::signatures(&mut look, &previous.keys, previous.signers("root"), &by);
+            common::signatures(&mut look, &previous.keys, &previous.signers("root"), &by);
         }
-        common::signatures(&mut look, &root.keys, root.signers("root"), "itself");
+        common::signatures(&mut look, &root.keys, &root.signers("root"), "itself");
         Some(root)
     }
 

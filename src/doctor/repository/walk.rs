@@ -1,24 +1,23 @@
 //! The way of a client through a repository: timestamp, snapshot, targets, and then every delegated role.
 //!
 //! A client visits the roles on the way to one target; here all of them are visited, several at a time, but no more than
-//! [`MOST_ROLES`]. A file that is missing or cannot be read ends the way only where nothing beyond can be known.
+//! [`MOST_ROLES`]. A file that is missing or cannot be read ends the way only where nothing beyond can be known. A role
+//! that several files delegate to is read once, or again where a file further down wants other signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 use futures::StreamExt;
 
-use super::checks::delegations::edges;
-use super::checks::edge::Edge;
+use super::checks::delegations::Delegated;
 use super::checks::listed::as_listed;
 use super::checks::meta::{self, Meta};
-use super::checks::{self, Check, EVERY, SNAPSHOT, TARGETS, TIMESTAMP, common, root, targets};
-use super::clients::{Clients, RoleKind};
+use super::checks::{Check, EVERY, SNAPSHOT, TARGETS, TIMESTAMP, common, targets};
+use super::clients::{Client, Clients, RoleKind};
 use super::fetch::{Answer, MAX_FILE, Source};
 use super::file::{File, Look, broken};
 use super::found::{Effect, Fault, Found};
+use super::graph::{Graph, Met, Parent};
 use super::json::Json;
-use super::keys::{Keys, Signers};
 use super::report::Seen;
 use super::roots::Root;
 
@@ -27,16 +26,21 @@ pub const MOST_ROLES: usize = 16_384;
 /// How many files are asked for at a time.
 const AT_A_TIME: usize = 8;
 
+/// The clients that come to a role by each of the files that delegate to it; tough loads it once.
+const OFTEN: Clients = Clients::ALL.without(Clients::of(&[Client::Tough]));
+
 /// A walk under way.
 pub struct Walk<'w> {
     /// Where files come from.
-    pub source: &'w Source,
+    pub source: &'w Source<'w>,
     /// Unix seconds.
     pub now: u64,
     /// What was found.
     pub found: Found,
     /// What was seen.
     pub seen: Seen,
+    /// Who is told of what was seen.
+    pub watch: &'w dyn Fn(&Seen),
 }
 
 /// What is asked of one file.
@@ -49,12 +53,10 @@ struct Asked<'a> {
     sized: RoleKind,
     /// How it is named, unless it is the timestamp.
     listed: Option<&'a Meta>,
-    /// Who must sign it, and whose keys those are.
-    keys: &'a Keys,
-    signers: &'a Signers,
-    by: &'a str,
-    /// The delegation that leads to it, unless the root does.
-    edge: Option<&'a Edge>,
+    /// Who must sign it, as each says that delegates to it.
+    parents: Vec<Parent>,
+    /// Whether that is not the root.
+    delegated: bool,
     checks: &'static [Check],
 }
 
@@ -92,10 +94,18 @@ static NOT_NAMED: Fault = Fault {
 
 static SAMPLED: Fault = Fault {
     name: "not-all-read",
-    what: "there are more delegated roles than are read here",
-    why: "what the others hold was not checked",
-    fix: "nothing; those that were read come from all over",
+    what: "there are more delegated roles, or there is more to compare, than are looked at here",
+    why: "what else there is was not checked",
+    fix: "nothing; what was looked at comes from all over",
     choice: true,
+};
+
+static TIME_UP: Fault = Fault {
+    name: "time-up",
+    what: "the time was up before everything was read",
+    why: "what was not read was not checked; clients wait for the same files",
+    fix: "give it more time with --timeout, or find out why the server is slow",
+    choice: false,
 };
 
 impl Walk<'_> {
@@ -112,7 +122,14 @@ impl Walk<'_> {
             Answer::File(bytes) => {
                 self.seen.files += 1;
                 self.seen.bytes += bytes.len() as u64;
+                (self.watch)(&self.seen);
                 return Some(bytes);
+            }
+            Answer::Late => {
+                if !self.seen.sampled {
+                    self.found.add(&TIME_UP, Effect::struggle(Clients::ALL), name, "", "not read any more");
+                }
+                self.seen.sampled = true;
             }
             Answer::Absent(None) => self.found.add(&MISSING, all, name, "", "not there"),
             Answer::Absent(Some(status)) => self.found.add(&MISSING, all, name, "", &format!("HTTP status {status}")),
@@ -136,10 +153,8 @@ impl Walk<'_> {
             kind: role,
             sized,
             listed,
-            keys: &root.keys,
-            signers: root.signers(role),
-            by: "the root",
-            edge: None,
+            parents: vec![Parent { by: "the root".into(), keys: root.keys.clone(), signers: root.signers(role) }],
+            delegated: false,
             checks,
         };
         let timestamp = asked("timestamp", "timestamp.json".into(), RoleKind::Timestamp, None, TIMESTAMP);
@@ -161,112 +176,124 @@ impl Walk<'_> {
 
         let targets = asked("targets", name(meta.version, "targets"), RoleKind::Targets, Some(meta), TARGETS);
         let Some(bytes) = self.get(&targets.name, false).await else { return };
-        let Some(delegated) = self.look(&targets, &bytes, |file| Delegated::of(file, MOST_ROLES)) else { return };
-        self.seen.targets += delegated.targets;
-        let from = targets.name.clone();
-        self.delegated(root, &entries, from, delegated).await;
+        let mut graph = Graph::default();
+        let listed = self.look(&targets, &bytes, |file| read(&mut graph, 0, &targets.name, file));
+        self.seen.targets += listed.unwrap_or(0);
+        self.delegated(root, &entries, &mut graph).await;
+        graph.finish(&mut self.found);
+        let late = self.seen.sampled;
+        self.seen.sampled |= graph.left_out;
+        if self.seen.sampled && !late {
+            let is = format!("{} delegated roles were read", self.seen.delegated);
+            self.found.add(&SAMPLED, Effect::default(), "targets.json", "signed.delegations", &is);
+        }
     }
 
-    /// Visits all delegated roles, level by level.
-    async fn delegated(&mut self, root: &Root, entries: &BTreeMap<String, Meta>, from: String, first: Delegated) {
+    /// Visits all delegated roles, level by level, until the time is up.
+    async fn delegated(&mut self, root: &Root, entries: &BTreeMap<String, Meta>, graph: &mut Graph) {
         let source = self.source;
-        let (mut visited, mut asked_for) = (BTreeSet::new(), 0);
-        let mut level = vec![(from, first)];
+        let (mut level, mut asked_for) = (vec![0], 0);
         while !level.is_empty() {
-            let mut tasks = Vec::new();
-            for (from, Delegated { keys, edges, left_out, .. }) in level.drain(..) {
-                let (from, keys) = (Rc::new(from), Rc::new(keys));
-                self.seen.sampled |= left_out;
-                for edge in edges {
-                    if !visited.insert(edge.role.clone()) {
-                        continue;
+            let (mut tasks, mut new) = (Vec::new(), BTreeSet::new());
+            for met in level.drain(..).flat_map(|from| graph.follow(from)).collect::<Vec<_>>() {
+                let (role, again) = match met {
+                    Met::New(role) => (role, None),
+                    Met::Again(role, _) if new.contains(&role) => continue, // it is looked at for all of them
+                    Met::Again(role, parent) => (role, Some(parent)),
+                    Met::Known => continue,
+                };
+                let listed_as = format!("{}.json", graph.name(role));
+                match entries.get(&listed_as) {
+                    Some(meta) => {
+                        let encoded = encode(graph.name(role));
+                        let name = match root.consistent {
+                            true => format!("{}.{encoded}.json", meta.version),
+                            false => format!("{encoded}.json"),
+                        };
+                        new.insert(role);
+                        tasks.push((name, role, meta, again));
                     }
-                    let listed_as = format!("{}.json", edge.role);
-                    let Some(meta) = entries.get(&listed_as) else {
-                        self.found.add(
-                            &NOT_NAMED,
-                            broken(Clients::ALL, true),
-                            "snapshot.json",
-                            "signed.meta",
-                            &listed_as,
-                        );
-                        continue;
-                    };
-                    let encoded = encode(&edge.role);
-                    let name = match root.consistent {
-                        true => format!("{}.{encoded}.json", meta.version),
-                        false => format!("{encoded}.json"),
-                    };
-                    tasks.push((name, edge, meta, keys.clone(), from.clone()));
+                    None if again.is_some() => {}
+                    None => {
+                        let effect = broken(Clients::ALL, true);
+                        self.found.add(&NOT_NAMED, effect, "snapshot.json", "signed.meta", &listed_as);
+                    }
                 }
             }
             let room = MOST_ROLES - asked_for;
-            self.seen.sampled |= tasks.len() > room;
+            graph.left_out |= tasks.len() > room;
             tasks.truncate(room);
             asked_for += tasks.len();
             let answers = tasks.into_iter().map(|task| async move { (source.get(&task.0).await, task) });
             let mut answers = futures::stream::iter(answers).buffered(AT_A_TIME);
-            while let Some((answer, (name, edge, meta, keys, from))) = answers.next().await {
-                let Some(bytes) = self.take(answer, &name, true) else { continue };
+            while let Some((answer, (name, role, meta, again))) = answers.next().await {
+                if matches!((&answer, &again), (Answer::Absent(_) | Answer::Failed(_) | Answer::TooLarge, Some(_))) {
+                    continue; // it was told when it was asked for first
+                }
+                let is_late = matches!(answer, Answer::Late);
+                let Some(bytes) = self.take(answer, &name, true) else {
+                    if is_late {
+                        return;
+                    }
+                    continue;
+                };
+                if let Some(parent) = again {
+                    self.signed(&name, &bytes, &parent);
+                    continue;
+                }
                 self.seen.delegated += 1;
                 let asked = Asked {
                     name,
                     kind: "targets",
                     sized: RoleKind::Targets,
                     listed: Some(meta),
-                    keys: &keys,
-                    signers: &edge.signers,
-                    by: &from,
-                    edge: Some(&edge),
+                    parents: graph.parents(role),
+                    delegated: true,
                     checks: TARGETS,
                 };
-                if let Some(found) = self.look(&asked, &bytes, |file| Delegated::of(file, MOST_ROLES)) {
-                    self.seen.targets += found.targets;
-                    level.push((asked.name, found));
+                if let Some(listed) = self.look(&asked, &bytes, |file| read(graph, role, &asked.name, file)) {
+                    self.seen.targets += listed;
+                    level.push(role);
                 }
             }
         }
-        if self.seen.sampled {
-            let is = format!("{} were read", self.seen.delegated);
-            self.found.add(&SAMPLED, Effect::default(), "targets.json", "signed.delegations", &is);
+    }
+
+    /// Checks only whether a file that was looked at is signed as one more file wants it.
+    fn signed(&mut self, name: &str, bytes: &[u8], parent: &Parent) {
+        let mut aside = Found::default();
+        if let Some(file) = File::open(name, true, bytes, &mut aside) {
+            let mut look = Look { file: &file, now: self.now, found: &mut self.found };
+            common::signatures_for(&mut look, &parent.keys, &parent.signers, &parent.by, OFTEN);
         }
     }
 
     /// Makes every check of a file that is there, and gives what `read` takes from its signed part.
-    fn look<T>(&mut self, asked: &Asked<'_>, bytes: &[u8], read: impl Fn(&Json<'_>) -> T) -> Option<T> {
-        let file = File::open(&asked.name, asked.edge.is_some(), bytes, &mut self.found)?;
+    fn look<T>(&mut self, asked: &Asked<'_>, bytes: &[u8], read: impl FnOnce(&Json<'_>) -> T) -> Option<T> {
+        let file = File::open(&asked.name, asked.delegated, bytes, &mut self.found)?;
         let mut look = Look { file: &file, now: self.now, found: &mut self.found };
         common::kind(&mut look, asked.kind);
         common::size(&mut look, asked.sized, asked.listed.and_then(|meta| meta.length));
         if let Some(meta) = asked.listed {
             as_listed(&mut look, bytes, meta);
         }
-        common::signatures(&mut look, asked.keys, asked.signers, asked.by);
+        for (i, parent) in asked.parents.iter().enumerate() {
+            let clients = if i == 0 { Clients::ALL } else { OFTEN };
+            common::signatures_for(&mut look, &parent.keys, &parent.signers, &parent.by, clients);
+        }
         for check in EVERY.iter().chain(asked.checks) {
             check(&mut look);
-        }
-        if let Some(edge) = asked.edge {
-            targets::misplaced(&mut look, &edge.leads);
         }
         Some(read(file.signed()))
     }
 }
 
-/// What targets delegate.
-struct Delegated {
-    keys: Keys,
-    edges: Vec<Edge>,
-    left_out: bool,
-    /// How many targets the file lists.
-    targets: u64,
-}
-
-impl Delegated {
-    fn of(file: &Json<'_>, most: usize) -> Delegated {
-        let (edges, left_out) = edges(file, most);
-        let keys = root::read_keys(file.get("delegations").and_then(|d| d.get("keys")));
-        Delegated { keys, edges, left_out, targets: checks::targets::count(file) as u64 }
-    }
+/// Takes in what the file of a role delegates and lists; answers how many targets that are.
+fn read(graph: &mut Graph, role: usize, name: &str, file: &Json<'_>) -> u64 {
+    let delegated = Delegated::of(file, &mut graph.budget);
+    graph.read(role, name, delegated);
+    graph.targets(role, targets::paths(file));
+    targets::count(file) as u64
 }
 
 fn version(file: &Json<'_>) -> u64 {

@@ -1,7 +1,7 @@
 // The bins of the newest checkpoint: a heat map by size, what the selected one is, and the same as a table.
 
 import { get } from "./api.js";
-import { byId, say, table } from "./dom.js";
+import { byId, renew, say, table } from "./dom.js";
 import { bytes, count, counted, time } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { binLink, checkpointLink, placeOf } from "./links.js";
@@ -77,7 +77,7 @@ export class Bins {
       checkpointLink(bin.version),
       bin.time ? time(bin.time) : "",
     ]);
-    byId("bins-table").replaceChildren(table(`The ${rows.length} largest bins`, columns, rows));
+    renew(byId("bins-table"), table(`The ${rows.length} largest bins`, columns, rows));
   }
 
   /** Says what the selected bin is. */

@@ -13,8 +13,9 @@ const SHOWN = 40;
 const FIRST = 10;
 /** How long after one is shown the next may be, in milliseconds. */
 const PAUSE_MS = 1_000;
-/** How long after one has come it is asked for again, where it is not published yet, in milliseconds. */
+/** Where one that has come is not published yet: how long after it is asked for again, in milliseconds, and how often. */
 const MOMENT_MS = 100;
+const TRIES = 5;
 /** How often one is read aloud at most, in milliseconds. */
 const SPOKEN_MS = 10_000;
 
@@ -72,6 +73,15 @@ export class Checkpoints {
   async start() {
     this.stop();
     const turn = (this.#turn = {});
+    try {
+      await this.#begin(turn);
+    } catch (e) {
+      if (this.#turn === turn) this.stop();
+      throw e;
+    }
+  }
+
+  async #begin(turn) {
     const { checkpoints } = await get(`v1/checkpoints?limit=${FIRST}`);
     const full = await Promise.all(checkpoints.map((one) => this.#full(one)));
     if (this.#turn !== turn) return;
@@ -79,7 +89,14 @@ export class Checkpoints {
     this.#newest = checkpoints[0];
     this.#shown = this.#newest?.n ?? 0;
     this.#list.classList.toggle("waiting", checkpoints.length === 0);
-    this.#feed = new Feed(this.#newest?.seq, (line) => this.#came(line));
+    // In another repository nothing that is known holds: it is begun anew.
+    const heard = { came: (line) => this.#came(line), isAnother: () => this.stop() };
+    this.#feed = new Feed(this.#newest?.seq, heard);
+  }
+
+  /** Whether they are followed: not before the start, and not after the node turned out to have another repository. */
+  get isFollowing() {
+    return this.#turn !== undefined;
   }
 
   stop() {
@@ -121,12 +138,14 @@ export class Checkpoints {
     }, PAUSE_MS);
   }
 
-  /** The newest published one. The feed tells of a checkpoint a moment before timestamp.json leads to it. */
+  /** The newest published one from n on; nothing where it takes longer than a moment until timestamp.json leads there. */
   async #published(n) {
-    const { checkpoints } = await get("v1/checkpoints?limit=1");
-    if (checkpoints[0]?.n >= n) return checkpoints[0];
-    await new Promise((wake) => setTimeout(wake, MOMENT_MS));
-    return this.#feed && this.#published(n);
+    for (let tries = 0; this.#feed && tries < TRIES; tries += 1) {
+      if (tries > 0) await new Promise((wake) => setTimeout(wake, MOMENT_MS));
+      const { checkpoints } = await get("v1/checkpoints?limit=1");
+      if (checkpoints[0]?.n >= n) return checkpoints[0];
+    }
+    return undefined;
   }
 
   /** With its detail, or as it is where that cannot be had. */

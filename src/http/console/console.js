@@ -21,8 +21,9 @@ const detail = new Detail(leave);
 let timer;
 /** Since when nothing is heard of the node, in Unix seconds. */
 let lostSince;
-/** Whether the checkpoints are followed. */
-let isFollowing = false;
+/** Whether no target is published, as far as is known, and of which checkpoint that was asked. */
+let isEmpty;
+let emptyAsOf = 0;
 
 function addCharts() {
   const rate = (name) => ({
@@ -51,18 +52,23 @@ function addCharts() {
 async function look() {
   const status = await get("v1/status");
   heard();
-  showStatus(status);
+  const checkpoint = status.published?.checkpoint ?? 0;
+  showStatus(status, isEmpty);
   const [rates, lag] = await Promise.all([get(`v1/rates?after=${charts.newest}`), get("v1/lag")]);
   charts.push(rates.seconds);
   showPartitions(lag, status.partitions);
-  if (!isFollowing && !document.hidden) {
-    isFollowing = true;
-    await checkpoints.start().catch((e) => {
-      isFollowing = false;
-      throw e;
-    });
-  }
-  bins.follow(status.published?.checkpoint ?? 0).catch(trouble);
+  if (!checkpoints.isFollowing && !document.hidden) await checkpoints.start();
+  bins.follow(checkpoint).catch(trouble);
+  await lookForTargets(checkpoint);
+}
+
+/** Asks for one target at each checkpoint until there is one. */
+async function lookForTargets(checkpoint) {
+  if (checkpoint < emptyAsOf) isEmpty = undefined; // another repository
+  if (isEmpty === false || (isEmpty && checkpoint === emptyAsOf)) return;
+  const { targets } = checkpoint > 0 ? await get("v1/search?glob=*&limit=1") : { targets: [] };
+  isEmpty = targets.length === 0;
+  emptyAsOf = checkpoint;
 }
 
 /** Asks again and again. */
@@ -82,7 +88,6 @@ async function watch() {
 function rest() {
   clearTimeout(timer);
   checkpoints.stop();
-  isFollowing = false;
 }
 
 function heard() {
@@ -96,7 +101,7 @@ function trouble(e) {
   if (!(e instanceof Refusal)) {
     if (!["TypeError", "TimeoutError", "AbortError", "NetworkError"].includes(e.name)) throw e;
     lostSince ??= now();
-    rest();
+    checkpoints.stop(); // until the node has answered again: it is asked on
     showConnection(lostSince);
     return false;
   }

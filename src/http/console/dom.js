@@ -31,6 +31,25 @@ export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Makes the children of an element like `fresh`; what is alike stays, and with it the focus of who is there by keyboard. */
+export function renew(node, ...fresh) {
+  const own = [...node.childNodes];
+  own.slice(fresh.length).forEach((child) => child.remove());
+  fresh.forEach((child, i) => (i < own.length ? become(own[i], child) : node.append(child)));
+}
+
+function become(node, other) {
+  if (node.isEqualNode(other)) return;
+  if (node.nodeName !== other.nodeName || !(node instanceof Element)) return node.replaceWith(other);
+  for (const { name } of [...node.attributes]) if (!other.hasAttribute(name)) node.removeAttribute(name);
+  for (const { name, value } of other.attributes) {
+    // The policy of the page forbids styles in attributes, not those that a script sets.
+    if (name === "style") node.style.cssText = other.style.cssText;
+    else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  }
+  renew(node, ...other.childNodes);
+}
+
 /** A list of names and values; those without a value are left out. */
 export function facts(rows) {
   const known = rows.filter(([, value]) => value !== undefined && value !== null);

@@ -35,14 +35,17 @@ class EventParser {
 
 /** Follows the checkpoints until it is stopped. */
 export class Feed {
-  #took;
+  #heard;
   #last;
   #stop = new AbortController();
 
-  /** Hands what comes behind the seq `last` to `took`; from now on if there is no seq. */
-  constructor(last, took) {
+  /**
+   * Hands what comes behind the seq `last` to `heard.came`; from now on if there is no seq. Where the ledger ends before
+   * that seq it ends, and says so to `heard.isAnother`.
+   */
+  constructor(last, heard) {
     this.#last = last;
-    this.#took = took;
+    this.#heard = heard;
     this.#run();
   }
 
@@ -58,7 +61,7 @@ export class Feed {
         await this.#read();
       } catch (e) {
         // The ledger ends before that seq: it is another repository now.
-        if (e.status === 400) this.#last = undefined;
+        if (e.status === 400) return this.#heard.isAnother();
       }
       pause = this.#last === before ? Math.min(pause * 2, PAUSE[1]) : PAUSE[0];
       await new Promise((wake) => setTimeout(wake, pause * (0.5 + Math.random() / 2)));
@@ -92,6 +95,6 @@ export class Feed {
 
   #take({ id, data }) {
     if (id !== undefined) this.#last = Number(id);
-    this.#took(JSON.parse(data));
+    this.#heard.came(JSON.parse(data));
   }
 }

@@ -1,7 +1,7 @@
 // Where the node stands: its header, the numbers of the last seconds, its partitions, and when what it publishes expires.
 
 import { now } from "./api.js";
-import { bar, byId, el, facts, row, say, table } from "./dom.js";
+import { bar, byId, el, facts, renew, say, table } from "./dom.js";
 import { bytes, count, counted, duration, milliseconds, short, time, utc } from "./format.js";
 import { checkpointLink } from "./links.js";
 
@@ -22,23 +22,24 @@ const PARTITIONS = [
 ];
 const INBOX = [["Inbox"], ["Decided", "number"], ["End", "number"], ["Lag", "number"]];
 
-/** Shows an answer of `v1/status`. */
-export function showStatus(status) {
-  const { published, ready, reasons = [] } = status;
+/** Shows an answer of `v1/status`, and whether there is no target yet. */
+export function showStatus(status, isEmpty) {
+  const { ready, reasons = [] } = status;
   const state = byId("state");
   state.className = `state ${ready ? "good" : "warn"}`;
   say(state, ready ? "ready" : "not ready");
   byId("not-ready").hidden = ready;
   say(byId("reasons"), reasons.join("; "));
   showFacts(status);
-  byId("empty").hidden = !ready || (published?.checkpoint ?? 0) > 1;
+  byId("empty").hidden = !ready || !isEmpty;
   showTiles(status);
   showExpiries(status.expiries);
 }
 
 function showFacts({ published, layout, version, roles, uptime_s: uptime }) {
   const cut = published && [checkpointLink(published.checkpoint), ", ", time(published.time)];
-  byId("facts").replaceChildren(
+  renew(
+    byId("facts"),
     facts([
       ["checkpoint", cut ?? "none yet"],
       ["layout", `${counted(layout.bins, "bin")}, ${counted(layout.partitions, "partition")}`],
@@ -88,11 +89,9 @@ function partitionCells(partition, fold, slowest) {
   ];
 }
 
-/** Puts rows into the table of an element; the table stays, so that a reader keeps the place in it. */
+/** Puts rows into the table of an element; what is there stays, so that a reader keeps the place in it. */
 function update(element, caption, columns, rows) {
-  const body = element.querySelector("tbody");
-  if (!body) element.append(table(caption, columns, rows));
-  else body.replaceChildren(...rows.map((cells) => row(columns, cells)));
+  renew(element, table(caption, columns, rows));
 }
 
 function showExpiries(expiries) {
@@ -110,7 +109,7 @@ function showExpiries(expiries) {
       bar(share, `${kind} ${life ? "halved" : ""}`),
     );
   });
-  byId("expiries").replaceChildren(...list);
+  renew(byId("expiries"), ...list);
   const next = expiries[0];
   say(byId("expiries-summary"), next ? `${next.role} is the next to expire` : "nothing is published yet");
 }

@@ -6,7 +6,7 @@ use super::super::clients::{Client, Clients, RoleKind};
 use super::super::file::Look;
 use super::super::found::{Effect, Fault};
 use super::super::json::Json;
-use super::super::keys::{self, Keys, Signers};
+use super::super::keys::{self, Keys, Signers, Unchecked};
 
 /// How long before its end the expiry of a file that people sign is told, in seconds: two weeks.
 const SOON_BY_HAND: u64 = 14 * 86_400;
@@ -234,13 +234,41 @@ static UNCHECKED: Fault = Fault {
     choice: true,
 };
 
-/// Whether the keys that `by` names have signed the file.
+static UNCHECKED_RSA: Fault = Fault {
+    name: "signature-not-checked-rsa",
+    what: "signatures of RSA keys in the form of PKCS #1 were taken on trust",
+    why: "they were counted as valid for the clients that know RSA; tuf-js does not read `BEGIN RSA PUBLIC KEY`",
+    fix: "write the key as `BEGIN PUBLIC KEY`, which gives it another id; or see with your clients",
+    choice: true,
+};
+
+static MANY_SIGNATURES: Fault = Fault {
+    name: "signature-count",
+    what: "there are more signatures in a file than are checked here",
+    why: "whether enough of them are valid was not told",
+    fix: "keep the signatures of the keys that count",
+    choice: true,
+};
+
+/// Whether the keys that `by` names have signed the file. That more must sign than there are was told of that file.
 pub fn signatures(look: &mut Look<'_>, keys: &Keys, signers: &Signers, by: &str) {
+    signatures_for(look, keys, signers, by, Clients::ALL);
+}
+
+/// The same where only these clients come by that way.
+pub fn signatures_for(look: &mut Look<'_>, keys: &Keys, signers: &Signers, by: &str, clients: Clients) {
     let Some(message) = &look.file.message else { return }; // a number that is no integer has been put down
+    if signers.threshold > signers.keyids.len() as u64 {
+        return;
+    }
     let signed = keys::count(message, &look.file.signatures, keys, signers);
     let is = format!("{} by the keys of {by}, {} needed", signed.valid, signers.threshold.max(1));
-    look.breaks(&SIGNATURE, signed.short, "signatures", &is);
-    for key in signed.unchecked {
-        look.add(&UNCHECKED, Effect::default(), "signatures", &key);
+    look.breaks(&SIGNATURE, signed.short & clients, "signatures", &is);
+    for (key, why) in signed.unchecked {
+        let fault = if why == Unchecked::Pkcs1 { &UNCHECKED_RSA } else { &UNCHECKED };
+        look.add(fault, Effect::default(), "signatures", &key);
+    }
+    if signed.left_out {
+        look.add(&MANY_SIGNATURES, Effect::default(), "signatures", &look.file.signatures.len().to_string());
     }
 }

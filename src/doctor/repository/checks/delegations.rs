@@ -1,14 +1,18 @@
-//! Checks of delegations: their form, and the names of roles.
+//! Delegations: checks of their form and of the names of roles; and how they are read, to be followed.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::super::clients::{Client, Clients};
 use super::super::file::{Look, broken};
 use super::super::found::{Effect, Fault};
+use super::super::graph::{Budget, OVERHEAD};
 use super::super::json::Json;
-use super::edge::{Edge, Leads};
+use super::super::keys::{Keys, Signers};
+use super::super::walk::MOST_ROLES;
+use super::edge::{Index, Leads};
 use super::meta::many;
-use super::root::{ROLES, read_signers};
+use super::root::{ROLES, read_keys, read_signers};
 
 /// How many roles tough loads, one after the other, without making anybody wait.
 const EAGER: usize = 256;
@@ -116,37 +120,99 @@ fn texts(array: &Json<'_>) -> Option<Vec<String>> {
     array.array()?.iter().map(|item| item.text().map(str::to_owned)).collect()
 }
 
-/// The delegations of a file, as far as they can be followed, at most `most` of them. Of more bins, some are taken from
-/// all over the hash space, and `true` says that others were left out.
-pub fn edges(file: &Json<'_>, most: usize) -> (Vec<Edge>, bool) {
-    let Some(delegations) = file.get("delegations") else { return (Vec::new(), false) };
-    if let Some(edges) = delegations.get("succinct_roles").and_then(|role| bins(role, most)) {
-        return edges;
+/// A delegation.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// The role that it leads to.
+    pub role: String,
+    /// Whether a search that it fits ends with it.
+    pub terminating: bool,
+    /// Who signs the role.
+    pub signers: Rc<Signers>,
+}
+
+/// What a file delegates, as far as it can be followed and the budget goes.
+#[derive(Debug, Default)]
+pub struct Delegated {
+    /// Its keys.
+    pub keys: Rc<Keys>,
+    /// Its delegations.
+    pub edges: Rc<[Edge]>,
+    /// For which targets they are.
+    pub index: Index,
+    /// Whether there are more.
+    pub left_out: bool,
+}
+
+impl Delegated {
+    /// Reads the delegations of a file. Of more bins than are read, some are taken from all over the hash space.
+    pub fn of(file: &Json<'_>, budget: &mut Budget) -> Delegated {
+        let Some(delegations) = file.get("delegations") else { return Delegated::default() };
+        let keys = read_keys(delegations.get("keys"));
+        if !budget.take(keys.iter().map(|(id, key)| id.len() + key.size() + OVERHEAD).sum()) {
+            return Delegated { left_out: true, ..Delegated::default() };
+        }
+        let bins = delegations.get("succinct_roles").and_then(|role| bins(role, budget));
+        let (edges, bits, left_out) = bins.unwrap_or_else(|| {
+            let roles = delegations.get("roles").and_then(Json::array).unwrap_or_default();
+            let (edges, left_out) = listed(roles, budget);
+            (edges, 0, left_out)
+        });
+        let (edges, leads): (Vec<Edge>, Vec<Leads>) = edges.into_iter().unzip();
+        Delegated { keys: keys.into(), edges: edges.into(), index: Index::of(leads, bits), left_out }
     }
-    let roles = delegations.get("roles").and_then(Json::array).unwrap_or_default();
+}
+
+type Edges = Vec<(Edge, Leads)>;
+
+fn listed(roles: &[Json<'_>], budget: &mut Budget) -> (Edges, bool) {
     let edge = |role: &Json<'_>| {
         let leads = match (role.get("paths").and_then(texts), role.get("path_hash_prefixes").and_then(texts)) {
             (Some(paths), None) => Leads::Paths(paths),
             (None, Some(prefixes)) => Leads::Hashes(prefixes),
             _ => return None,
         };
-        Some(Edge { role: role.get("name")?.text()?.to_owned(), leads, signers: read_signers(role)?.into() })
+        let terminating = matches!(role.get("terminating"), Some(Json::Bool(true)));
+        Some((
+            Edge { role: role.get("name")?.text()?.to_owned(), terminating, signers: read_signers(role)?.into() },
+            leads,
+        ))
     };
-    (roles.iter().filter_map(edge).take(most).collect(), roles.len() > most)
+    let mut edges = Vec::new();
+    for (edge, leads) in roles.iter().filter_map(edge) {
+        let texts = match &leads {
+            Leads::Hashes(texts) | Leads::Paths(texts) => texts.iter().map(|t| 2 * t.len() + 2 * OVERHEAD).sum(),
+            Leads::Bin(_) => 0,
+        };
+        let ids: usize = edge.signers.keyids.iter().map(|id| id.len() + OVERHEAD).sum();
+        if budget.edges == 0 || !budget.take(2 * edge.role.len() + 4 * OVERHEAD + texts + ids) {
+            return (edges, true);
+        }
+        budget.edges -= 1;
+        edges.push((edge, leads));
+    }
+    (edges, false)
 }
 
-fn bins(role: &Json<'_>, most: usize) -> Option<(Vec<Edge>, bool)> {
+fn bins(role: &Json<'_>, budget: &mut Budget) -> Option<(Edges, u32, bool)> {
     let bits = role.get("bit_length")?.count().filter(|bits| (1..=32).contains(bits))? as u32;
     let prefix = role.get("name_prefix")?.text()?;
-    let signers = std::rc::Rc::from(read_signers(role)?);
+    let signers = Rc::new(read_signers(role)?);
     let all = 1_u64 << bits;
-    let taken = all.min(most as u64);
     let width = format!("{:x}", all - 1).len();
+    let ids: usize = signers.keyids.iter().map(|id| id.len() + OVERHEAD).sum();
+    budget.take(ids.min(budget.bytes));
+    let each = 2 * (prefix.len() + width) + 4 * OVERHEAD;
+    let most = budget.edges.min(MOST_ROLES).min(budget.bytes / each);
+    let taken = all.min(most as u64);
+    budget.take(taken as usize * each);
+    budget.edges -= taken as usize;
     let edge = |i: u64| {
         let bin = (i as u128 * u128::from(all) / u128::from(taken)) as u64;
-        Edge { role: format!("{prefix}-{bin:0width$x}"), leads: Leads::Bin { bits, bin }, signers: signers.clone() }
+        let role = format!("{prefix}-{bin:0width$x}");
+        (Edge { role, terminating: true, signers: signers.clone() }, Leads::Bin(bin))
     };
-    Some(((0..taken).map(edge).collect(), taken < all))
+    Some(((0..taken).map(edge).collect(), bits, taken < all))
 }
 
 static BITS: Fault = Fault {
@@ -183,7 +249,8 @@ fn names_of<'l>(look: &Look<'l>) -> Vec<(String, &'l str)> {
 static NAME: Fault = Fault {
     name: "role-name",
     what: "a delegated role has the name of a top-level role, or none",
-    why: "python-tuf refuses the file, and clients that keep roles by name may mistake one for the other",
+    why: "python-tuf refuses the file, tuf-js that with a top-level name, php-tuf that with none; clients that keep roles by \
+          name may mistake one for the other",
     fix: "give every delegated role a name of its own",
     choice: false,
 };
@@ -212,8 +279,10 @@ pub fn names(look: &mut Look<'_>) {
             let effect = Effect { struggle: Clients::ALL - by, ..broken(by, look.file.delegated) };
             look.add(fault, effect, &field, name);
         };
-        if name.is_empty() || ROLES.contains(&name) {
-            refused(&NAME, Clients::of(&[Client::PythonTuf]));
+        if name.is_empty() {
+            refused(&NAME, Clients::of(&[Client::PythonTuf, Client::PhpTuf]));
+        } else if ROLES.contains(&name) {
+            refused(&NAME, Clients::of(&[Client::PythonTuf, Client::TufJs]));
         }
         if !seen.insert(name) {
             refused(&REPEATED_NAME, Clients::of(&[Client::PythonTuf, Client::TufJs]));

@@ -1,5 +1,7 @@
 //! Whether a file is the one that another names: by version, length and digests.
 
+use std::cell::LazyCell;
+
 use sha2::{Digest, Sha256, Sha512};
 
 use super::super::clients::{Client, Clients};
@@ -43,13 +45,16 @@ pub fn as_listed(look: &mut Look<'_>, bytes: &[u8], meta: &Meta) {
         let clients = if length > listed { Clients::ALL } else { exact };
         look.breaks(&LENGTH, clients, "", &format!("{length} bytes, named as {listed}"));
     }
+    // A name may stand there a million times, so each digest is made once.
+    let sha256 = LazyCell::new(|| hex::encode(Sha256::digest(bytes)));
+    let sha512 = LazyCell::new(|| hex::encode(Sha512::digest(bytes)));
     for (name, listed) in &meta.hashes {
         let digest = match name.as_str() {
-            "sha256" => hex::encode(Sha256::digest(bytes)),
-            "sha512" => hex::encode(Sha512::digest(bytes)),
+            "sha256" => &*sha256,
+            "sha512" => &*sha512,
             _ => continue,
         };
-        if digest != *listed {
+        if digest != listed {
             look.breaks(&HASH, Clients::ALL, "", &format!("{name} {digest}, named as {listed}"));
         }
     }

@@ -4,7 +4,8 @@
 //!   common.rs       every file: type, version, dates, size, signatures     text.rs      what parts the dialects of JSON
 //!   root.rs         roots, and the keys of any file                        meta.rs      timestamp and snapshot
 //!   delegations.rs  the form of delegation                                 targets.rs   targets and their paths
-//!   edge.rs         whether a delegation leads to a target         listed.rs    whether a file is the one that is named
+//!   edge.rs         whether a delegation leads to a target                 listed.rs    a file is the one that is named
+//!   strict.rs       fields that php-tuf does not take
 //! ```
 
 pub mod common;
@@ -13,6 +14,7 @@ pub mod edge;
 pub mod listed;
 pub mod meta;
 pub mod root;
+pub mod strict;
 pub mod targets;
 pub mod text;
 
@@ -34,6 +36,7 @@ pub const EVERY: &[Check] = &[
     text::not_ascii,
     text::key_order_of_utf16,
     text::key_order_of_tough,
+    strict::unknown_field,
 ];
 
 /// What is checked in every root beside that.

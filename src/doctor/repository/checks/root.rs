@@ -1,9 +1,7 @@
 //! Checks of roots, and of keys and key lists wherever they stand: in a root, or under `delegations`.
 
-use std::collections::BTreeSet;
-
 use super::super::clients::{Client, Clients, Takes};
-use super::super::file::Look;
+use super::super::file::{Look, broken};
 use super::super::found::{Effect, Fault};
 use super::super::json::Json;
 use super::super::keys::{self, Key, Keys, Scheme, Signers};
@@ -73,10 +71,9 @@ pub fn read_signers(role: &Json<'_>) -> Option<Signers> {
 }
 
 /// Shows every key to `see`: field, id, object.
-fn each_key<'l>(look: &mut Look<'l>, mut see: impl FnMut(&mut Look<'l>, &str, &str, &'l Json<'l>)) {
+pub fn each_key<'l>(look: &mut Look<'l>, mut see: impl FnMut(&mut Look<'l>, &str, &str, &'l Json<'l>)) {
     let Some((field, keys)) = keys_of(look) else { return };
-    let Some(keys) = keys.object() else { return look.misshapen(field, "not an object") };
-    for (id, key) in keys {
+    for (id, key) in keys.object().unwrap_or_default() {
         see(look, &format!("{field}.{id}"), id, key);
     }
 }
@@ -99,6 +96,9 @@ static KEY_IGNORED: Fault = Fault {
 
 /// The kinds of keys.
 pub fn key_type(look: &mut Look<'_>) {
+    if let Some((field, _)) = keys_of(look).filter(|(_, keys)| keys.object().is_none()) {
+        return look.misshapen(field, "not an object");
+    }
     each_key(look, |look, field, _, object| {
         let Some(key) = Key::of(object) else {
             return look.misshapen(field, "a key without `keytype`, `scheme` or `keyval.public`");
@@ -160,7 +160,7 @@ static KEY_REPEATED: Fault = Fault {
 static KEY_MISSING: Fault = Fault {
     name: "role-key-missing",
     what: "a role lists a key that is not there",
-    why: "go-tuf gives up with an error; the others pass over it",
+    why: "go-tuf gives up on the role with an error; the others pass over it",
     fix: "put the key among the keys, or take its id off the list",
     choice: false,
 };
@@ -168,7 +168,7 @@ static KEY_MISSING: Fault = Fault {
 static THRESHOLD: Fault = Fault {
     name: "threshold",
     what: "the threshold of a role cannot be met",
-    why: "it is 0, which clients refuse, or more than the role has keys, so that nothing can be signed for it",
+    why: "most clients refuse a file with a threshold of 0; with more than the role has keys nothing can be signed for it,           which in a root is the end of it, and elsewhere makes clients miss what the role lists (tough and rust-tuf give up)",
     fix: "set a threshold from 1 to the number of keys",
     choice: false,
 };
@@ -177,22 +177,35 @@ static THRESHOLD: Fault = Fault {
 pub fn role_keys(look: &mut Look<'_>) {
     let Some((_, keys)) = keys_of(look) else { return };
     let keys = read_keys(Some(keys));
+    // Every client needs all roles of a root, but the roles of delegations only on the way to some targets.
+    let is_root = look.get("delegations").is_none();
     for (field, role) in roles_of(look) {
         let Some(signers) = read_signers(role) else {
             look.misshapen(&field, "`keyids` or `threshold` is missing, or of another type");
             continue;
         };
-        let distinct: BTreeSet<&String> = signers.keyids.iter().collect();
-        if distinct.len() < signers.keyids.len() {
+        let listed = role.get("keyids").and_then(Json::array).unwrap_or_default();
+        if signers.keyids.len() < listed.len() {
             let clients = Clients::of(&[Client::PythonTuf, Client::TufJs]);
-            look.breaks(&KEY_REPEATED, clients, &format!("{field}.keyids"), &signers.keyids.join(", "));
+            let ids: Vec<&str> = listed.iter().take(3).filter_map(Json::text).collect();
+            look.breaks(&KEY_REPEATED, clients, &format!("{field}.keyids"), &ids.join(", "));
         }
-        if let Some(id) = distinct.iter().find(|id| !keys.contains_key(**id)) {
-            look.breaks(&KEY_MISSING, Clients::GO, &format!("{field}.keyids"), id);
+        if let Some(id) = signers.keyids.iter().find(|id| !keys.contains_key(*id)) {
+            let effect = if is_root { Effect::refuse(Clients::GO) } else { Effect::miss(Clients::GO) };
+            look.add(&KEY_MISSING, effect, &format!("{field}.keyids"), id);
         }
-        if signers.threshold == 0 || signers.threshold > distinct.len() as u64 {
-            let is = format!("{} of {} keys", signers.threshold, distinct.len());
-            look.breaks(&THRESHOLD, Clients::ALL, &format!("{field}.threshold"), &is);
+        let few = signers.keyids.len() as u64;
+        if signers.threshold == 0 || signers.threshold > few {
+            let at_once = match (is_root, signers.threshold) {
+                (true, _) => Clients::ALL,
+                // go-tuf looks when it comes to the role, and sigstore-java never comes to it.
+                (false, 0) => Clients::ALL - Clients::GO - Clients::of(&[Client::SigstoreJava]),
+                (false, _) => Clients::of(&[Client::Tough, Client::RustTuf]),
+            };
+            let effect = broken(at_once, look.file.delegated);
+            let later = Clients::ALL - at_once - Clients::of(&[Client::SigstoreJava]);
+            let is = format!("{} of {few} keys", signers.threshold);
+            look.add(&THRESHOLD, Effect { miss: effect.miss | later, ..effect }, &format!("{field}.threshold"), &is);
         }
     }
 }

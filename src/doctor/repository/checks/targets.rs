@@ -4,12 +4,17 @@ use super::super::clients::{Client, Clients};
 use super::super::file::Look;
 use super::super::found::{Effect, Fault};
 use super::super::json::{At, Json, visit};
-use super::edge::Leads;
 use super::meta::{hash_name, many, read_hashes};
 
 /// The targets of the file: path and entry.
 fn targets<'l>(look: &Look<'l>) -> &'l [(std::borrow::Cow<'l, str>, Json<'l>)] {
     look.get("targets").and_then(Json::object).unwrap_or_default()
+}
+
+/// The paths of the targets of a file.
+pub fn paths<'j>(file: &'j Json<'j>) -> impl Iterator<Item = &'j str> {
+    let targets = file.get("targets").and_then(Json::object).unwrap_or_default();
+    targets.iter().map(|(path, _)| path.as_ref())
 }
 
 /// How many targets a file holds.
@@ -224,24 +229,5 @@ static FOLDER: Fault = Fault {
 pub fn path_with_folder(look: &mut Look<'_>) {
     for (path, _) in targets(look).iter().filter(|(path, _)| path.contains('/')) {
         look.add(&FOLDER, Effect::default(), "signed.targets", path);
-    }
-}
-
-static MISPLACED: Fault = Fault {
-    name: "target-misplaced",
-    what: "a role lists targets that are not delegated to it",
-    why: "clients go from a path to its role, and so never see them there: wildcards stop at `/` for python-tuf, tuf-js and \
-          go-tuf, and at a leading dot for tuf-js",
-    fix: "list each target in the role that its path, or the sha256 of its path, leads to",
-    choice: false,
-};
-
-/// Whether the delegation that led to this file leads to its targets as well.
-pub fn misplaced(look: &mut Look<'_>, leads: &Leads) {
-    for (path, _) in targets(look) {
-        let lost = leads.lost(path);
-        if !lost.is_empty() {
-            look.add(&MISPLACED, Effect::miss(lost), "signed.targets", path);
-        }
     }
 }
