@@ -25,6 +25,9 @@ use crate::store;
 use crate::tuf::root::{RoleKeys, Root};
 use crate::tuf::{Envelope, parse};
 
+/// What is said of the history before the place at which an audit goes on.
+const NOT_AGAIN: &str = "was not looked at again";
+
 /// Which part of the history to audit, by the numbers of checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
@@ -111,7 +114,8 @@ impl Replay<'_> {
         self.pace.resume(&point.report);
         self.report = point.report;
         self.report.covered.resumed_at.push(n);
-        self.report.notes.push(format!("what was verified up to checkpoint {n} was not looked at again"));
+        self.report.notes.retain(|note| !note.ends_with(NOT_AGAIN));
+        self.report.notes.push(format!("what was verified up to checkpoint {n} {NOT_AGAIN}"));
         self.report.findings.extend(found);
         entered?;
         if self.bins()?.listed.digest(n) != point.listed {

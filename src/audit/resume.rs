@@ -6,7 +6,7 @@
 //! very log it was made of and a store that lists the same objects. What was verified before the point is not looked at
 //! again, which the report says.
 //!
-//! The file is replaced at once and durably, at most every few seconds and when the audit ends early. It is removed
+//! The file is a line of JSON and a line with its SHA-256. It is replaced at once and durably, at most every few seconds and when the audit ends early. It is removed
 //! when the audit has come to its end, whatever it found.
 
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ use super::Range;
 use super::folds::FoldsPoint;
 use super::history::History;
 use super::report::Report;
-use crate::bins::Sha256Digest;
+use crate::bins::{Sha256Digest, sha256};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::log::Offset;
@@ -96,7 +96,8 @@ impl Resume {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((resume, None)),
             Err(e) => return Err(Error::invalid(OPTION, format!("{shown}: {e}"))),
         };
-        let point: Point = serde_json::from_slice(&bytes).map_err(|e| {
+        let (json, sum) = bytes.split_at(bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len()));
+        let point: Point = serde_json::from_slice(json).map_err(|e| {
             let what = format!("{shown} is no progress file of this tuflog's audit ({e}): name another, or remove it");
             Error::invalid(OPTION, what)
         })?;
@@ -111,6 +112,12 @@ impl Resume {
         if point.range != range {
             let what = format!("{shown} is of an audit {}: say the same, or name another file", point.range);
             return Err(Error::invalid(OPTION, what));
+        }
+        if sum.trim_ascii() != hex::encode(sha256(json)).as_bytes() {
+            return Err(Error::invalid(
+                OPTION,
+                format!("{shown} was damaged: remove it, and audit from the beginning"),
+            ));
         }
         let (n, seq) = (point.checkpoint, point.seq);
         if history.checkpoints.get(&n) != Some(&(seq, point.digest)) {
@@ -137,7 +144,8 @@ impl Resume {
     /// Replaces the file.
     pub fn save(&mut self, point: &Point) -> Result<()> {
         let failed = |e: io::Error| Error::unavailable(format!("{}: {e}", self.path.display()));
-        let bytes = serde_json::to_vec(point).map_err(|e| failed(e.into()))?;
+        let json = serde_json::to_vec(point).map_err(|e| failed(e.into()))?;
+        let bytes = [&json[..], b"\n", hex::encode(sha256(&json)).as_bytes(), b"\n"].concat();
         let folder = folder(&self.path);
         let mut file = NamedTempFile::new_in(folder).map_err(failed)?;
         file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;

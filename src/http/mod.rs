@@ -170,6 +170,7 @@ pub struct App {
     pages: Semaphore,
     reads: Semaphore,
     streams: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     visible: Visible,
     rates: rates::Recorder,
     /// Ends the streams.
@@ -188,6 +189,7 @@ impl App {
             pages: Semaphore::new(PAGES),
             reads: Semaphore::new(READS),
             streams: Arc::new(Semaphore::new(streams::STREAMS)),
+            large: Arc::new(Semaphore::new(streams::LARGE)),
             visible: Visible::default(),
             rates: rates::Recorder::default(),
             ending: CancellationToken::new(),

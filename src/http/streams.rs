@@ -24,6 +24,10 @@ use crate::query::{DiffLine, Line, Pattern, Replay, ReplayOptions};
 
 /// How many streams there may be at a time; more get 503.
 pub(super) const STREAMS: usize = 64;
+/// How many large records are on their way to readers at a time; each takes some 100 MiB at most.
+pub(super) const LARGE: usize = 4;
+/// The pieces in which a stream is sent, in bytes.
+const FRAME_BYTES: usize = 256 << 10;
 /// How often a feed on which nothing happens says that it is alive.
 const ALIVE: Duration = Duration::from_secs(15);
 /// The kinds of events of the feed.
@@ -114,20 +118,41 @@ pub async fn replay(State(app): State<Arc<App>>, uri: Uri) -> Answer<Response> {
         without_batches: false,
     };
     let permit = app.stream()?;
-    let replay = app.query.replay(options).await?;
-    let lines = followed(app, replay, follow, permit).map(|told| {
-        let Told { lines, .. } = told?;
-        if lines.is_empty() {
-            return Ok(Bytes::from_static(b"\n")); // nothing has come, and the connection is alive
-        }
-        let mut text = Vec::with_capacity(lines.iter().map(|line| line.text.len() + 1).sum());
-        for line in lines {
-            text.extend_from_slice(&line.text);
-            text.push(b'\n');
-        }
-        Ok(Bytes::from(text))
+    let replay = app.query.replay(options).await?.within(app.large.clone());
+    let frames = followed(app, replay, follow, permit).flat_map(|told| {
+        stream::iter(match told {
+            Ok(Told { lines, .. }) if lines.is_empty() => vec![Ok(NEWLINE)], // nothing has come: it is alive
+            Ok(Told { lines, .. }) => frames(lines).into_iter().map(Ok).collect(),
+            Err(e) => vec![Err(e)],
+        })
     });
-    Ok(json_lines(lines))
+    Ok(json_lines(frames))
+}
+
+const NEWLINE: Bytes = Bytes::from_static(b"\n");
+
+/// Lines as they are sent: short ones together, long ones in pieces, none copied.
+fn frames(lines: Vec<Line>) -> Vec<Bytes> {
+    let (mut frames, mut short) = (Vec::new(), Vec::new());
+    for line in lines {
+        if line.text.len() < FRAME_BYTES {
+            short.extend_from_slice(&line.text);
+            short.push(b'\n');
+        }
+        if !short.is_empty() && (short.len() >= FRAME_BYTES || line.text.len() >= FRAME_BYTES) {
+            frames.push(std::mem::take(&mut short).into());
+        }
+        if line.text.len() >= FRAME_BYTES {
+            let text = Bytes::from(line.text);
+            let pieces = (0..text.len()).step_by(FRAME_BYTES);
+            frames.extend(pieces.map(|at| text.slice(at..text.len().min(at + FRAME_BYTES))));
+            frames.push(NEWLINE);
+        }
+    }
+    if !short.is_empty() {
+        frames.push(short.into());
+    }
+    frames
 }
 
 /// The change feed: an event for each batch that applies and for each checkpoint, from now on or from a seq.
@@ -171,6 +196,7 @@ pub async fn feed(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
     let filter = query.get("glob").map(|glob| Pattern::new(glob)).transpose()?;
     let without_batches = !wanted.iter().any(|kind| kind == "batch");
     let replay = app.query.replay(ReplayOptions { from, to: None, filter, without_batches }).await?;
+    let replay = replay.within(app.large.clone());
     let (published, ending) = (app.published.clone(), app.ending.clone());
     // Clients find a checkpoint when timestamp.json leads to it, which is after the ledger has it.
     let visible = followed(app, replay, true, permit).then(move |told| {
@@ -265,4 +291,29 @@ fn json_lines(lines: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Resp
         }
     }));
     ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_the_lines_and_none_is_long() {
+        let line = |length: usize| Line {
+            seq: 0,
+            kind: "batch",
+            valid: true,
+            last: false,
+            checkpoint: None,
+            text: (0..length).map(|i| b'a' + (i % 23) as u8).collect(),
+        };
+        for lengths in
+            [&[][..], &[1, 2, 3], &[FRAME_BYTES], &[5, 3 * FRAME_BYTES + 7, 9], &[100_000; 9], &[FRAME_BYTES - 1, 0]]
+        {
+            let whole: Vec<u8> = lengths.iter().flat_map(|n| [line(*n).text, b"\n".to_vec()].concat()).collect();
+            let frames = frames(lengths.iter().map(|n| line(*n)).collect());
+            assert!(frames.concat() == whole, "{lengths:?}");
+            assert!(frames.iter().all(|frame| frame.len() <= 2 * FRAME_BYTES && !frame.is_empty()), "{lengths:?}");
+        }
+    }
 }

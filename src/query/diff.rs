@@ -69,8 +69,9 @@ impl Query {
     /// `Invalid` if there was no checkpoint then.
     pub async fn diff(&self, from: At, to: Option<At>) -> Result<Diff> {
         let nothing = || Error::invalid("at", "nothing is published yet");
-        let from = self.view(Some(from)).await?.ok_or_else(nothing)?;
-        let to = self.view(to).await?.ok_or_else(nothing)?;
+        let of = |name: &'static str| move |e: Error| Error { field: e.field.map(|_| name.to_owned()), ..e };
+        let from = self.view(Some(from)).await.map_err(of("from"))?.ok_or_else(nothing)?;
+        let to = self.view(to).await.map_err(of("to"))?.ok_or_else(nothing)?;
         Ok(Diff { from, to })
     }
 

@@ -5,10 +5,12 @@
 //! one path in the order in which they apply.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Query;
 use super::records::{VerdictKind, first_of};
@@ -127,7 +129,13 @@ pub struct Replay {
     /// Of this partition.
     lacks: Option<PartitionId>,
     next: Offset,
+    /// Room for large records, and that for the one whose lines are out.
+    room: Option<Arc<Semaphore>>,
+    taken: Option<OwnedSemaphorePermit>,
 }
+
+/// A Commit of more segments is a large record: 2 MiB and more, and several times that while it is written.
+const FEW_SEGMENTS: usize = 4;
 
 impl Query {
     /// Begins a replay.
@@ -150,13 +158,21 @@ impl Query {
             held: None,
             lacks: None,
             next,
+            room: None,
+            taken: None,
         })
     }
 }
 
 impl Replay {
+    /// Shares room for large records with others: each takes a permit from when it is read until the next is asked for.
+    pub fn within(self, room: Arc<Semaphore>) -> Replay {
+        Replay { room: Some(room), ..self }
+    }
+
     /// The lines of the next ledger record that has any; `None` when there is none now, and for good behind `to`.
     pub async fn next(&mut self) -> Result<Option<Vec<Line>>> {
+        self.taken = None;
         loop {
             if self.options.to.is_some_and(|to| self.next > to) {
                 return Ok(None);
@@ -176,14 +192,17 @@ impl Replay {
             let mut lines = match (&entry.record, &entry.event) {
                 (Record::Commit(_), _) if self.options.without_batches => vec![],
                 (Record::Commit(commit), Event::Commit(outcomes)) => {
+                    if let Some(room) = self.room.clone().filter(|_| commit.segments.len() > FEW_SEGMENTS) {
+                        self.taken = room.acquire_owned().await.ok(); // never closed
+                    }
                     match self.batches(&entry, commit.clone(), outcomes.clone()).await {
                         Ok(Some(lines)) => lines,
                         Ok(None) => {
-                            self.held = Some(entry);
+                            (self.held, self.taken) = (Some(entry), None);
                             return Ok(None);
                         }
                         Err(e) => {
-                            self.held = Some(entry);
+                            (self.held, self.taken) = (Some(entry), None);
                             return Err(e.context(format!("Commit {seq}")));
                         }
                     }

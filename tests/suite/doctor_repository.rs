@@ -885,6 +885,10 @@ fn what_is_too_large_to_be_looked_at_is_said() {
         fs::File::create(dir.join("1.targets.json")).unwrap().set_len(64 << 20).unwrap();
     }));
     assert_eq!(level(&large, "file-too-large"), Some(Level::Warning));
+    let large = of(Plan::new("large-timestamp", Form::Flat).after(|dir| {
+        fs::File::create(dir.join("timestamp.json")).unwrap().set_len(64 << 20).unwrap();
+    }));
+    assert_eq!(level(&large, "file-too-large"), Some(Level::Error));
 
     // Patterns that would be compared for minutes end with what was found until then.
     let slow =

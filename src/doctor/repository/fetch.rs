@@ -156,9 +156,10 @@ impl<'c> Source<'c> {
 }
 
 fn folder(dir: &Path) -> Result<Place> {
-    let holds = |dir: &Path| dir.join("timestamp.json").exists() || dir.join("root.json").exists();
     let below = dir.join("metadata");
-    match [dir, &below].into_iter().find(|dir| holds(dir)) {
+    // A root alone may be the one that clients are shipped with, beside the metadata.
+    let with = |file: &'static str| [dir, &below].into_iter().find(|dir| dir.join(file).exists());
+    match with("timestamp.json").or_else(|| with("root.json")) {
         _ if dir.join("store").is_dir() && dir.join("log").is_dir() => {
             let (shown, hint) = (dir.display(), "what it publishes");
             Err(wrong(format!(

@@ -24,7 +24,7 @@ class EventParser {
     if (line === "") {
       const event = this.#event;
       this.#event = {};
-      return event.data === undefined ? undefined : event;
+      return event.data === undefined && event.id === undefined ? undefined : event;
     }
     const [, name, value] = line.match(/^([^:]*):? ?(.*)$/);
     if (name === "id") this.#event.id = value;
@@ -95,6 +95,6 @@ export class Feed {
 
   #take({ id, data }) {
     if (id !== undefined) this.#last = Number(id);
-    this.#heard.came(JSON.parse(data));
+    if (data !== undefined) this.#heard.came(JSON.parse(data)); // an id alone says where to go on
   }
 }

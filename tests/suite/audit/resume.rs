@@ -137,10 +137,19 @@ fn a_file_of_something_else_is_refused() {
     std::fs::write(&file, kept.replacen("\"v\":2", "\"v\":9", 1)).unwrap();
     assert!(refused(&r, resumable(&file)).message.contains("is of version 9"), "another version");
     // The same keys and layout, but other roots would be another repository: here the record that brings it differs.
-    let root: Value = serde_json::from_str(&kept).unwrap();
+    let root: Value = serde_json::from_str(kept.lines().next().unwrap()).unwrap();
     let foreign = kept.replace(root["root"].as_str().unwrap(), &hex::encode(sha256(b"another")));
     std::fs::write(&file, foreign).unwrap();
     assert!(refused(&other, resumable(&file)).message.contains("of the audit of another repository"));
+    // A file that was altered.
+    std::fs::write(&file, kept.replacen("\"records\":", "\"records\":18446744073709551615", 1)).unwrap();
+    assert!(refused(&r, resumable(&file)).message.contains("progress file"), "no number");
+    for (from, to) in
+        [("\"bins\":", "\"bins\":7"), ("\"checkpoint_version\":", "\"checkpoint_version\":9"), ("\n", "\n0")]
+    {
+        std::fs::write(&file, kept.replacen(from, to, 1)).unwrap();
+        assert!(refused(&r, resumable(&file)).message.contains("was damaged"), "{from}");
+    }
     // A store that does not hold what was verified, or more of it.
     std::fs::write(&file, &kept).unwrap();
     let stray = r.path("metadata/2.targets.json");
