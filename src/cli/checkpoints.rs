@@ -90,7 +90,7 @@ fn full(c: &CheckpointAnswer) -> Outcome {
     let mut rows = vec![
         ("checkpoint", count(c.n)),
         ("cut at", time(c.time, now)),
-        ("seq", format!("{}: it holds the batches committed below", count(c.seq))),
+        ("seq", format!("{}: of its cut, and it holds what was committed before that", count(c.seq))),
         ("snapshot", format!("{}, {}", c.snapshot.name, bytes(c.snapshot.length))),
         ("sha256", c.snapshot.sha256.clone()),
     ];

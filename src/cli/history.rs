@@ -113,6 +113,12 @@ fn people(a: &HistoryAnswer) -> Outcome {
         &[2, 3],
         a.changes.iter().map(row).collect(),
     )?;
+    if a.changes.iter().any(|c| c.checkpoint.is_none()) {
+        note(
+            "not yet: the next cut publishes it, at least min_cut_interval_ms after the last one; `tuflog status` shows what \
+             is behind, `tuflog lag` where",
+        );
+    }
     note(seen(a));
     Ok(())
 }

@@ -255,7 +255,7 @@ fn a_change_goes_in_and_is_found_by_every_question() {
     for args in [&["status"][..], &["serve"], &["init"], &["audit"]] {
         let code = if args == ["init"] { 1 } else { 3 };
         let said = bad(code, &[args, &["--data", &data]].concat());
-        assert!(code == 1 || said.contains(&format!("use --server {} instead", url)), "{said}");
+        assert!(code == 1 || said.contains(&format!("ask that (--server {url}), or stop it first")), "{said}");
     }
     assert!(server.terminate().success());
     let said = server.said();
