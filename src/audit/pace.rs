@@ -50,15 +50,15 @@ impl Pace {
         self.before_loading_ms = ms(before.loading_seconds);
     }
 
-    /// From here on it is replayed, with `objects` to be compared; `counted` was counted before.
-    pub fn begin(&mut self, seq: Offset, counted: &Report, objects: u64) {
-        (self.first_seq, self.first_objects, self.objects) = (seq, counted.objects, objects);
+    /// From here on it is replayed; `counted` was counted before.
+    pub fn begin(&mut self, seq: Offset, counted: &Report) {
+        (self.first_seq, self.first_objects) = (seq, counted.objects);
         (self.first_changes, self.first_bins) = (counted.changes, counted.bins);
         // What was before is the checkpoint that it begins with, if it does not begin with the ledger.
         self.loading_ms = if seq > 0 { self.now().0 } else { 0 };
     }
 
-    /// So many objects are to be compared.
+    /// So many objects are to be compared, which is known with the layout.
     pub fn expect(&mut self, objects: u64) {
         self.objects = objects;
     }

@@ -94,12 +94,7 @@ impl Replay<'_> {
         if self.report.covered.resumed_at.is_empty() {
             self.report.covered.first_seq = self.state.next;
         }
-        let upto = to.unwrap_or(u64::MAX);
-        let objects = match &self.bins {
-            Some(bins) => bins.listed.count_cuts(self.state.cut, upto),
-            None => 0, // counted when the layout is known
-        };
-        self.pace.begin(self.state.next, &self.report, objects);
+        self.pace.begin(self.state.next, &self.report);
         Ok(())
     }
 

@@ -89,12 +89,11 @@ pub async fn run(args: SearchArgs) -> Outcome {
         true => {
             let none =
                 Failure::new(Code::Failed, format!("no path matches {} at checkpoint {}", args.glob, whole.checkpoint));
-            Err(match args.glob.contains(['*', '?', '[', ']', '{', '}']) {
-                true => none.hint(format!(
-                    "a pattern must match the whole path, capitals too: try '*{}*'",
-                    args.glob.trim_matches('*')
-                )),
-                false => none,
+            let part = args.glob.trim_matches('*');
+            let is_anywhere = !args.glob.contains(['*', '?', '[', ']', '{', '}']) || args.glob == format!("*{part}*");
+            Err(match is_anywhere {
+                true => none,
+                false => none.hint(format!("a pattern must match the whole path, capitals too: try '*{part}*'")),
             })
         }
     }

@@ -170,6 +170,7 @@ pub struct App {
     pages: Semaphore,
     reads: Semaphore,
     streams: Arc<Semaphore>,
+    /// For records of which few are kept in memory at a time.
     large: Arc<Semaphore>,
     visible: Visible,
     rates: rates::Recorder,

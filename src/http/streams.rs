@@ -131,7 +131,7 @@ pub async fn replay(State(app): State<Arc<App>>, uri: Uri) -> Answer<Response> {
 
 const NEWLINE: Bytes = Bytes::from_static(b"\n");
 
-/// Lines as they are sent: short ones together, long ones in pieces, none copied.
+/// Lines as they are sent: short ones together, long ones in pieces and without a copy.
 fn frames(lines: Vec<Line>) -> Vec<Bytes> {
     let (mut frames, mut short) = (Vec::new(), Vec::new());
     for line in lines {

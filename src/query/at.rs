@@ -106,20 +106,17 @@ impl Query {
             Some(found) if found.checkpoint.n <= newest => Ok(found),
             Some(_) => self.published_checkpoint(newest).await,
             None => {
-                let first = self.next_checkpoint(0).await?;
-                let time = match &first {
-                    Some(first) => self.cut_time(first.checkpoint.seq).await?,
-                    None => 0,
-                };
-                let since = first.map_or(1, |first| first.checkpoint.n);
+                // timestamp.json leads to one, so there is a first.
+                let first =
+                    self.next_checkpoint(0).await?.ok_or_else(|| none("no checkpoint is in the ledger".into()))?;
+                let (n, first_time) = (first.checkpoint.n, self.cut_time(first.checkpoint.seq).await?);
                 Err(none(match at {
-                    At::Checkpoint(n) => format!("there is no checkpoint {n}: there are {since} to {newest}"),
-                    At::Seq(seq) => format!("nothing was published at seq {seq}: checkpoint {since} is the first"),
-                    At::Time(then) => format!(
-                        "nothing was published at {}: checkpoint {since}, the first, is of {}",
-                        format_utc(then),
-                        format_utc(time)
-                    ),
+                    At::Checkpoint(other) => format!("there is no checkpoint {other}: there are {n} to {newest}"),
+                    At::Seq(seq) => format!("nothing was published at seq {seq}: checkpoint {n} is the first"),
+                    At::Time(time) => {
+                        let (then, since) = (format_utc(time), format_utc(first_time));
+                        format!("nothing was published at {then}: checkpoint {n}, the first, is of {since}")
+                    }
                 }))
             }
         }

@@ -98,20 +98,16 @@ impl View {
 
     /// Verifies and parses a bin, and hands it to `work`. Takes time by its size.
     pub(super) fn open<T>(&self, stored: &StoredBin, work: impl FnOnce(parse::Bin<'_>) -> Result<T>) -> Result<T> {
-        let opened = || {
-            let envelope = self.verified.open(&stored.name, &stored.bytes, &self.roots, |root| &root.targets)?;
-            let parsed = parse::parse_bin(envelope.signed)?;
-            // A snapshot lists bins by version alone: that it is this bin shows in what it holds.
-            let misplaced = parsed.targets.first().is_some_and(|(path, _)| self.layout.bin_of(path) != stored.bin);
-            if parsed.version != stored.version || misplaced {
-                return Err(Error::corrupt("does not belong under this name"));
-            }
-            work(parsed)
-        };
-        // One that is opened while another is looked at has said which it is.
-        opened().map_err(|e| {
-            if e.message.starts_with("object ") { e } else { e.context(format!("object {}", stored.name)) }
-        })
+        let named = |e: Error| e.context(format!("object {}", stored.name));
+        let roots = &self.roots;
+        let envelope = self.verified.open(&stored.name, &stored.bytes, roots, |root| &root.targets).map_err(named)?;
+        let parsed = parse::parse_bin(envelope.signed).map_err(named)?;
+        // A snapshot lists bins by version alone: that it is this bin shows in what it holds.
+        let misplaced = parsed.targets.first().is_some_and(|(path, _)| self.layout.bin_of(path) != stored.bin);
+        if parsed.version != stored.version || misplaced {
+            return Err(named(Error::corrupt("does not belong under this name")));
+        }
+        work(parsed)
     }
 }
 
